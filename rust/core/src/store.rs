@@ -1,0 +1,417 @@
+//! The store: every key's entry, by slot, with a digest a slot. Not who may write or what a client asked.
+//!
+//! **`Store::merge` is the only function that changes an entry, whatever brought it.** When changing it,
+//! keep in step, under the slot's lock: the table, the slot's digest and its branch's, the usage, the
+//! count of expiring entries, the watermark.
+//!
+//! One lock guards a branch, 128 slots. It is held for one key, or one step of a scan; never across I/O.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use foldhash::fast::FixedState;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::entry::{Entry, EntryRef, View};
+use crate::keyspace::{Keyspace, Keyspaces};
+use crate::merkle::{Digest, DigestKey, FANOUT, MerkleTree};
+use crate::slot::{SLOTS, key_slot};
+use crate::table::{TAG_BITS, Table};
+use crate::usage::{NoSpace, Usage};
+use crate::version::{Clock, NodeId, Version};
+
+/// What a store is made with.
+#[derive(Debug)]
+pub struct StoreConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Secret and random: spreads the keys of a slot, so that no client can pile them up.
+    pub hash_seed: u64,
+    /// The cluster's secret for digests.
+    pub digest_secret: [u8; 16],
+    /// The rules by prefix.
+    pub keyspaces: Keyspaces,
+    /// Bytes the store may take; 0 is no limit.
+    pub memory_max: u64,
+}
+
+/// One above the highest cursor.
+pub const CURSOR_END: u64 = (SLOTS as u64) << TAG_BITS;
+
+/// Every key's entry. Shared by all reactors: `&self` everywhere.
+#[derive(Debug)]
+pub struct Store {
+    branches: Box<[Mutex<Branch>]>,
+    node: NodeId,
+    clock: Clock,
+    hash: FixedState,
+    digest_key: DigestKey,
+    keyspaces: Keyspaces,
+    usage: Arc<Usage>,
+    keeps_tombstones: AtomicBool,
+    expiring: AtomicU64,
+    expired: AtomicU64,
+}
+
+/// 128 slots under one lock. The tables are by themselves: a read touches nothing else.
+#[derive(Debug)]
+struct Branch {
+    tables: [Table; FANOUT],
+    digests: [Digest; FANOUT],
+    /// By slot: what is at or below this version and has no entry was deleted on every replica.
+    watermarks: [Version; FANOUT],
+    digest: Digest,
+    expiring: usize,
+}
+
+/// What a merge did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Merged {
+    /// The entry is now what was merged.
+    Applied,
+    /// The store's entry beats it, or is the same.
+    Kept,
+    /// It is at or below the watermark of a slot without the key: a write that was deleted everywhere.
+    Stale,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(config: StoreConfig) -> Self {
+        let branch = || {
+            Mutex::new(Branch {
+                tables: std::array::from_fn(|_| Table::default()),
+                digests: [0; FANOUT],
+                watermarks: [Version::ZERO; FANOUT],
+                digest: 0,
+                expiring: 0,
+            })
+        };
+        Store {
+            branches: (0..FANOUT).map(|_| branch()).collect(),
+            node: config.node,
+            clock: Clock::default(),
+            hash: FixedState::with_seed(config.hash_seed),
+            digest_key: DigestKey::new(&config.digest_secret),
+            usage: Arc::new(Usage::new(config.memory_max, &config.keyspaces)),
+            keyspaces: config.keyspaces,
+            keeps_tombstones: AtomicBool::new(false),
+            expiring: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+
+    /// Tombstones, and the versions of what expired, are kept for peers that have not seen them. A node
+    /// without peers collects them at once.
+    pub fn keep_tombstones(&self, keep: bool) {
+        self.keeps_tombstones.store(keep, Relaxed);
+    }
+
+    /// The node whose store this is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The clock that stamps this node's writes.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What the store holds.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    /// The secret of the digests.
+    pub fn digest_key(&self) -> &DigestKey {
+        &self.digest_key
+    }
+
+    /// The rules by prefix.
+    pub fn keyspaces(&self) -> &Keyspaces {
+        &self.keyspaces
+    }
+
+    /// How many entries have a time to expire.
+    pub fn expiring(&self) -> u64 {
+        self.expiring.load(Relaxed)
+    }
+
+    /// How many entries were dropped because their time had passed.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Relaxed)
+    }
+
+    /// Merges an entry of `key`, from a client, a peer or a healing exchange: the one way to change it.
+    ///
+    /// # Errors
+    /// `NoSpace` when the entry would pass a memory limit; nothing changed.
+    pub fn merge(&self, key: &[u8], view: &View<'_>) -> Result<Merged, NoSpace> {
+        self.cell(key).merge(view)
+    }
+
+    /// Reads the entry of `key`, tombstones and expired values too.
+    pub fn read<R>(&self, key: &[u8], read: impl FnOnce(Option<View<'_>>) -> R) -> R {
+        let place = self.place(key);
+        let branch = self.branches[place.branch].lock();
+        let table = &branch.tables[place.slot];
+        read(table.find(place.tag, key).map(|index| table.at(index).view(self.node)))
+    }
+
+    /// The bytes that `key` takes, its share of the table included; `None` when it has no entry.
+    pub fn footprint(&self, key: &[u8]) -> Option<usize> {
+        let place = self.place(key);
+        let branch = self.branches[place.branch].lock();
+        let table = &branch.tables[place.slot];
+        let share = |_| table.footprint() / table.len();
+        table.find(place.tag, key).map(|index| table.at(index).footprint() + share(index))
+    }
+
+    /// Locks `key`, to read it and merge what follows from that as one step.
+    pub fn cell<'s>(&'s self, key: &'s [u8]) -> Cell<'s> {
+        let place = self.place(key);
+        let branch = self.branches[place.branch].lock();
+        let index = branch.tables[place.slot].find(place.tag, key);
+        Cell { store: self, key, place, branch, index }
+    }
+
+    /// Visits entries in slot and hash order from `cursor`, about `limit` of them, and returns the cursor
+    /// to go on with; 0 is both the start and the end. An entry that is there during the whole scan is
+    /// visited at least once, whatever is written meanwhile.
+    pub fn scan(&self, cursor: u64, limit: usize, mut visit: impl FnMut(&[u8], View<'_>)) -> u64 {
+        self.walk(cursor, limit, |_| true, |entry| visit(entry.key(), entry.view(self.node)))
+    }
+
+    /// Drops about `limit` entries whose time has passed, from `cursor` on; returns the cursor to go on
+    /// with, 0 at the end. Skips branches where nothing expires.
+    pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> u64 {
+        let mut due = Vec::new();
+        let next = self.walk(
+            cursor,
+            limit,
+            |branch| branch.expiring > 0,
+            |entry| {
+                let view = entry.view(self.node);
+                if view.value.is_some() && view.live(now_ms).is_none() {
+                    due.push(entry.key().to_vec());
+                }
+            },
+        );
+        for key in due {
+            let mut cell = self.cell(&key);
+            if cell.view().is_some_and(|view| view.live(now_ms).is_none()) && cell.collect() {
+                self.expired.fetch_add(1, Relaxed);
+            }
+        }
+        next
+    }
+
+    /// The digests of everything, branch by branch; exact when nothing is written meanwhile.
+    pub fn merkle(&self) -> MerkleTree {
+        let mut tree = MerkleTree::new();
+        for (index, branch) in self.branches.iter().enumerate() {
+            for (slot, digest) in branch.lock().digests.iter().enumerate() {
+                tree.add(index * FANOUT + slot, *digest);
+            }
+        }
+        tree
+    }
+
+    /// The digest of everything.
+    pub fn root(&self) -> Digest {
+        self.branches.iter().fold(0, |root, branch| root ^ branch.lock().digest)
+    }
+
+    fn walk(
+        &self,
+        cursor: u64,
+        limit: usize,
+        wanted: impl Fn(&Branch) -> bool,
+        mut visit: impl FnMut(EntryRef<'_>),
+    ) -> u64 {
+        let mut slot = (cursor >> TAG_BITS) as usize;
+        let mut tag = (cursor & ((1 << TAG_BITS) - 1)) as u32;
+        let mut visited = 0;
+        while slot < SLOTS {
+            let branch = self.branches[slot / FANOUT].lock();
+            let end = (slot / FANOUT + 1) * FANOUT;
+            if !wanted(&branch) {
+                (slot, tag) = (end, 0);
+                continue;
+            }
+            for slot in slot..end {
+                let mut last = None;
+                for (found, entry) in branch.tables[slot % FANOUT].iter_from(tag) {
+                    // Entries with one tag stay together: the cursor cannot tell them apart.
+                    if visited >= limit && last != Some(found) {
+                        return (slot as u64) << TAG_BITS | u64::from(found);
+                    }
+                    visit(entry);
+                    (visited, last) = (visited + 1, Some(found));
+                }
+                tag = 0;
+            }
+            slot = end;
+        }
+        0
+    }
+
+    fn place(&self, key: &[u8]) -> Place {
+        let slot = usize::from(key_slot(key));
+        let tag = (self.hash.hash_one(key) >> (64 - TAG_BITS)) as u32;
+        Place { branch: slot / FANOUT, slot: slot % FANOUT, tag }
+    }
+}
+
+/// Where a key belongs.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    branch: usize,
+    slot: usize,
+    tag: u32,
+}
+
+/// One key, locked.
+pub struct Cell<'s> {
+    store: &'s Store,
+    key: &'s [u8],
+    place: Place,
+    branch: MutexGuard<'s, Branch>,
+    index: Option<usize>,
+}
+
+impl Cell<'_> {
+    /// The entry, also when it is a tombstone or has expired.
+    pub fn view(&self) -> Option<View<'_>> {
+        self.index.map(|index| self.entry(index).view(self.store.node))
+    }
+
+    /// The rules of the key.
+    pub fn keyspace(&self) -> &Keyspace {
+        self.store.keyspaces.get(self.store.keyspaces.index_of(self.key))
+    }
+
+    /// A version that beats the entry there is and all this node has made.
+    pub fn next_version(&self, now_ms: u64) -> Version {
+        let seen = self.view().map_or(Version::ZERO, |view| view.version).max(self.watermark());
+        let stamp = self.store.clock.tick(now_ms).max(seen.stamp + 1);
+        Version { stamp, node: self.store.node }
+    }
+
+    /// The version up to which deletes in this slot are known to everyone.
+    pub fn watermark(&self) -> Version {
+        self.branch.watermarks[self.place.slot]
+    }
+
+    /// See `Store::merge`.
+    ///
+    /// # Errors
+    /// `NoSpace` when the entry would pass a memory limit; nothing changed.
+    pub fn merge(&mut self, incoming: &View<'_>) -> Result<Merged, NoSpace> {
+        let keyspace = self.store.keyspaces.index_of(self.key);
+        let writes = self.store.keyspaces.get(keyspace).writes;
+        let Some(index) = self.index else {
+            if incoming.version <= self.watermark() {
+                return Ok(Merged::Stale);
+            }
+            if incoming.value.is_none() && !self.store.keeps_tombstones.load(Relaxed) {
+                self.branch.watermarks[self.place.slot] = incoming.version;
+                return Ok(Merged::Applied);
+            }
+            self.insert(keyspace, incoming)?;
+            return Ok(Merged::Applied);
+        };
+        let current = self.entry(index).view(self.store.node);
+        let joined = current.join(*incoming, writes);
+        if joined == current {
+            return Ok(Merged::Kept);
+        }
+        self.replace(index, keyspace, incoming)?;
+        if incoming.value.is_none() {
+            self.collect();
+        }
+        Ok(Merged::Applied)
+    }
+
+    /// Drops an entry that stands for nothing any more, if every peer knows: without peers, at once.
+    fn collect(&mut self) -> bool {
+        let Some(index) = self.index else { return false };
+        let store = self.store;
+        let view = self.entry(index).view(store.node);
+        let version = view.version;
+        if store.keeps_tombstones.load(Relaxed) && version > self.watermark() {
+            return false;
+        }
+        let digest = store.digest_key.of(self.key, &view);
+        let table = &mut self.branch.tables[self.place.slot];
+        let before = table.footprint();
+        let entry = table.remove(index);
+        let tables = table.footprint() as i64 - before as i64;
+        let expires = entry.borrow().expires();
+        let bytes = entry.borrow().footprint() as i64;
+        self.index = None;
+        self.count_expiring(expires, false);
+        self.toggle(digest);
+        let watermark = &mut self.branch.watermarks[self.place.slot];
+        *watermark = version.max(*watermark);
+        store.usage.change(store.keyspaces.index_of(self.key), -1, -bytes);
+        store.usage.change_shared(tables);
+        true
+    }
+
+    fn insert(&mut self, keyspace: usize, view: &View<'_>) -> Result<(), NoSpace> {
+        let store = self.store;
+        let entry = Entry::new(self.key, view, store.node);
+        let bytes = entry.borrow().footprint();
+        if view.value.is_some() {
+            store.usage.check(keyspace, bytes as u64)?;
+        }
+        let table = &mut self.branch.tables[self.place.slot];
+        let before = table.footprint();
+        table.insert(self.place.tag, entry);
+        let tables = table.footprint() as i64 - before as i64;
+        self.index = table.find(self.place.tag, self.key);
+        store.usage.change(keyspace, 1, bytes as i64);
+        store.usage.change_shared(tables);
+        self.count_expiring(false, view.expires_ms != 0);
+        self.toggle(store.digest_key.of(self.key, view));
+        Ok(())
+    }
+
+    fn replace(&mut self, index: usize, keyspace: usize, view: &View<'_>) -> Result<(), NoSpace> {
+        let store = self.store;
+        let old = self.entry(index);
+        let digest =
+            store.digest_key.of(self.key, &old.view(store.node)) ^ store.digest_key.of(self.key, view);
+        let (expired, before) = (old.expires(), old.footprint() as i64);
+        let grows = old.footprint_of(view, store.node) as i64 - before;
+        if view.value.is_some() && grows > 0 {
+            store.usage.check(keyspace, grows as u64)?;
+        }
+        self.branch.tables[self.place.slot].rewrite(index, view, store.node);
+        self.count_expiring(expired, view.expires_ms != 0);
+        if grows != 0 {
+            store.usage.change(keyspace, 0, grows);
+        }
+        self.toggle(digest);
+        Ok(())
+    }
+
+    fn count_expiring(&mut self, before: bool, after: bool) {
+        if before != after {
+            let change = i64::from(after) - i64::from(before);
+            self.branch.expiring = self.branch.expiring.wrapping_add_signed(change as isize);
+            self.store.expiring.fetch_add(change as u64, Relaxed);
+        }
+    }
+
+    fn toggle(&mut self, digest: Digest) {
+        self.branch.digests[self.place.slot] ^= digest;
+        self.branch.digest ^= digest;
+    }
+
+    fn entry(&self, index: usize) -> EntryRef<'_> {
+        self.branch.tables[self.place.slot].at(index)
+    }
+}

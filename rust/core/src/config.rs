@@ -1,0 +1,40 @@
+//! The limits a replica keeps. Not their reasons: `turbopump/config.py` owns names, defaults and reasons.
+
+/// What one client, or all of them together, may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a key.
+    pub key_max: usize,
+    /// Bytes of a value.
+    pub value_max: usize,
+    /// Bytes of a header or of an unframed value.
+    pub line_max: usize,
+    /// Bytes of one command, large values aside.
+    pub request_max: usize,
+    /// Arguments of one command.
+    pub args_max: usize,
+    /// Bytes of replies a connection may have unsent before its next command waits.
+    pub output_max: usize,
+    /// Keys one KEYS may answer.
+    pub keys_max: usize,
+    /// Clients that wait for a key, on the whole node.
+    pub waits_max: usize,
+    /// Milliseconds a client may wait for a key.
+    pub wait_ms_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            key_max: 4096,
+            value_max: 1 << 30,
+            line_max: 1 << 20,
+            request_max: 16 << 20,
+            args_max: 1 << 20,
+            output_max: 1 << 20,
+            keys_max: 1_000_000,
+            waits_max: 10_000,
+            wait_ms_max: 3_600_000,
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The coordinator: takes a command from a client and applies it where it belongs, which on a single node
+//! is here. Not the wire (`pipe`, `resp`) and not the rule of who wins (`View::join`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::blob::{BLOB_BYTES_MIN, Blob, BlobRef, Value};
+use crate::config::Limits;
+use crate::entry::{KEY_BYTES_MAX, View};
+use crate::error::Refusal;
+use crate::keyspace::Writes;
+use crate::store::{Cell, Store};
+use crate::version::Version;
+use crate::waits::Waits;
+
+/// When a write happens.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Condition {
+    /// Always.
+    #[default]
+    Always,
+    /// Only if the key has no value.
+    Absent,
+    /// Only if the key has a value.
+    Present,
+    /// Only if the key's value is of this version.
+    Version(Version),
+}
+
+impl Condition {
+    fn check(self, current: Option<&View<'_>>) -> Result<(), Refusal> {
+        match (self, current) {
+            (Condition::Always, _) | (Condition::Absent, None) | (Condition::Present, Some(_)) => Ok(()),
+            (Condition::Absent, Some(view)) => Err(Refusal::Exists(view.version)),
+            (Condition::Version(wanted), Some(view)) if view.version == wanted => Ok(()),
+            (Condition::Version(_), Some(view)) => Err(Refusal::VersionMismatch(view.version)),
+            (Condition::Present | Condition::Version(_), None) => Err(Refusal::Missing),
+        }
+    }
+}
+
+/// How long a written value lives.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Lifetime {
+    /// As the keyspace says.
+    #[default]
+    Keyspace,
+    /// For ever.
+    Forever,
+    /// As long as the value it replaces.
+    Kept,
+    /// Until this Unix millisecond.
+    Until(u64),
+}
+
+/// A value to be written, in whatever form it arrived.
+#[derive(Clone, Debug)]
+pub enum Body<'a> {
+    /// Bytes that somebody else has.
+    Lent(&'a [u8]),
+    /// Bytes made for the purpose.
+    Owned(Vec<u8>),
+    /// A large value.
+    Shared(Arc<Blob>),
+}
+
+impl Body<'_> {
+    /// How many bytes the value has.
+    pub fn len(&self) -> usize {
+        match self {
+            Body::Lent(bytes) => bytes.len(),
+            Body::Owned(bytes) => bytes.len(),
+            Body::Shared(blob) => blob.len(),
+        }
+    }
+
+    /// Whether the value has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Runs `with` on the value in the one form its size has: inline below `BLOB_BYTES_MIN`, else a blob.
+    fn with<R>(&self, with: impl FnOnce(Value<'_>) -> R) -> R {
+        let bytes = match self {
+            Body::Shared(blob) if blob.len() >= BLOB_BYTES_MIN => {
+                return with(Value::Blob(BlobRef::from(blob)));
+            }
+            Body::Shared(blob) => blob.piece(0), // all of it: a chunk is larger
+            Body::Lent(bytes) => bytes,
+            Body::Owned(bytes) => bytes,
+        };
+        if bytes.len() < BLOB_BYTES_MIN {
+            return with(Value::Inline(bytes));
+        }
+        with(Value::Blob(BlobRef::from(&Arc::new(Blob::from(bytes)))))
+    }
+}
+
+/// What a command does to a key, decided while the key is locked.
+#[derive(Clone, Debug)]
+pub enum Change<'a> {
+    /// Nothing.
+    Leave,
+    /// Writes a value.
+    Put(Body<'a>, Lifetime),
+    /// Gives the value another lifetime.
+    Touch(Lifetime),
+    /// Deletes the key.
+    Delete,
+}
+
+/// What a replica has counted; each reactor has its own, so a count costs no shared write.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Reads that found a value.
+    pub hits: Counter,
+    /// Reads that found none.
+    pub misses: Counter,
+    /// Values written.
+    pub writes: Counter,
+    /// Keys deleted.
+    pub deletes: Counter,
+    /// Commands run, cold ones too.
+    pub commands: Counter,
+    /// Commands refused.
+    pub refusals: Counter,
+}
+
+/// A count with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn bump(&self) {
+        self.0.store(self.get().wrapping_add(1), Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One coordinator over the shared store. Each thread that takes commands has its own.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    store: Arc<Store>,
+    waits: Arc<Waits>,
+    limits: Arc<Limits>,
+    counters: Arc<Counters>,
+}
+
+impl Replica {
+    /// A coordinator with counters of its own.
+    pub fn new(store: Arc<Store>, waits: Arc<Waits>, limits: Arc<Limits>) -> Self {
+        Replica { store, waits, limits, counters: Arc::default() }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Who waits for keys.
+    pub fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    /// Who waits for keys, to be shared with another coordinator.
+    pub fn shared_waits(&self) -> Arc<Waits> {
+        Arc::clone(&self.waits)
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What this coordinator counted.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Refuses a key that is too long.
+    ///
+    /// # Errors
+    /// `Refusal::BadKey`.
+    pub fn check_key(&self, key: &[u8]) -> Result<(), Refusal> {
+        let limit = self.limits.key_max.min(KEY_BYTES_MAX);
+        if key.len() > limit {
+            return Err(Refusal::BadKey { length: key.len(), limit });
+        }
+        Ok(())
+    }
+
+    /// Reads the value of `key`, if there is one, and counts a hit or a miss.
+    pub fn get<R>(&self, key: &[u8], now_ms: u64, read: impl FnOnce(Option<&View<'_>>) -> R) -> R {
+        self.store.read(key, |view| {
+            let view = view.filter(|view| view.live(now_ms).is_some());
+            if view.is_some() {
+                self.counters.hits.bump()
+            } else {
+                self.counters.misses.bump()
+            }
+            read(view.as_ref())
+        })
+    }
+
+    /// Writes a value and returns its version.
+    ///
+    /// # Errors
+    /// The condition does not hold, the key is immutable and has another value, the key or the value is
+    /// too long, or there is no space. Nothing changed then.
+    pub fn put(
+        &self,
+        key: &[u8],
+        body: Body<'_>,
+        lifetime: Lifetime,
+        condition: Condition,
+        now_ms: u64,
+    ) -> Result<Version, Refusal> {
+        let done = self.change(key, now_ms, |current| {
+            condition.check(current)?;
+            Ok((Change::Put(body, lifetime), ()))
+        })?;
+        // Invariant: a `Put` that was not refused has a version.
+        Ok(done.0.unwrap_or_default())
+    }
+
+    /// Deletes a key; returns the version of the delete, or `None` if there was no value.
+    ///
+    /// # Errors
+    /// The condition does not hold. Nothing changed then.
+    pub fn delete(&self, key: &[u8], condition: Condition, now_ms: u64) -> Result<Option<Version>, Refusal> {
+        let done = self.change(key, now_ms, |current| {
+            if current.is_none() && condition == Condition::Always {
+                return Ok((Change::Leave, ()));
+            }
+            condition.check(current)?;
+            Ok((if current.is_some() { Change::Delete } else { Change::Leave }, ()))
+        })?;
+        Ok(done.0)
+    }
+
+    /// Deletes about `limit` keys from `cursor` on; returns the cursor to go on with, 0 at the end, and how many
+    /// were deleted.
+    ///
+    /// # Errors
+    /// As `delete`; what was deleted before stays so.
+    pub fn clear_some(&self, cursor: u64, limit: usize, now_ms: u64) -> Result<(u64, usize), Refusal> {
+        let (mut keys, mut deleted) = (Vec::with_capacity(limit), 0);
+        let next = self.store.scan(cursor, limit, |key, _| keys.push(key.to_vec()));
+        for key in keys {
+            deleted += usize::from(self.delete(&key, Condition::Always, now_ms)?.is_some());
+        }
+        Ok((next, deleted))
+    }
+
+    /// Deletes all keys; returns how many there were.
+    ///
+    /// # Errors
+    /// As `clear_some`.
+    pub fn clear(&self, now_ms: u64) -> Result<usize, Refusal> {
+        let (mut cursor, mut total) = (0, 0);
+        loop {
+            let (next, deleted) = self.clear_some(cursor, 1000, now_ms)?;
+            (cursor, total) = (next, total + deleted);
+            if cursor == 0 {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Locks `key`, lets `decide` see its value, does what it decides, and returns the version that was
+    /// written, if any, with what `decide` returned beside.
+    ///
+    /// # Errors
+    /// What `decide` refuses, and as `put`.
+    pub fn change<'b, R>(
+        &self,
+        key: &[u8],
+        now_ms: u64,
+        decide: impl FnOnce(Option<&View<'_>>) -> Result<(Change<'b>, R), Refusal>,
+    ) -> Result<(Option<Version>, R), Refusal> {
+        self.check_key(key)?;
+        let mut cell = self.store.cell(key);
+        let current = cell.view().filter(|view| view.live(now_ms).is_some());
+        let (change, result) = decide(current.as_ref())?;
+        let version = match change {
+            Change::Leave => None,
+            Change::Delete => {
+                let version = cell.next_version(now_ms);
+                cell.merge(&View::tombstone(version))?;
+                self.counters.deletes.bump();
+                Some(version)
+            }
+            Change::Touch(lifetime) => match current.and_then(|view| view.value) {
+                None => None,
+                Some(Value::Inline(bytes)) => {
+                    let copy = Body::Owned(bytes.to_vec());
+                    Some(self.write(&mut cell, &copy, lifetime, now_ms)?)
+                }
+                Some(Value::Blob(blob)) => {
+                    let shared = Body::Shared(blob.share());
+                    Some(self.write(&mut cell, &shared, lifetime, now_ms)?)
+                }
+            },
+            Change::Put(body, lifetime) => Some(self.write(&mut cell, &body, lifetime, now_ms)?),
+        };
+        let wrote = version.is_some() && cell.view().is_some_and(|view| view.value.is_some());
+        drop(cell);
+        if wrote {
+            self.waits.appeared(key);
+        }
+        Ok((version, result))
+    }
+
+    fn write(
+        &self,
+        cell: &mut Cell<'_>,
+        body: &Body<'_>,
+        lifetime: Lifetime,
+        now_ms: u64,
+    ) -> Result<Version, Refusal> {
+        if body.len() > self.limits.value_max {
+            return Err(Refusal::ValueTooLong { limit: self.limits.value_max });
+        }
+        let keyspace = cell.keyspace();
+        let expires_ms = match lifetime {
+            Lifetime::Forever => 0,
+            Lifetime::Until(unix_ms) => unix_ms,
+            Lifetime::Keyspace => keyspace.ttl_ms.map_or(0, |ttl_ms| now_ms + ttl_ms),
+            Lifetime::Kept => {
+                cell.view().filter(|view| view.live(now_ms).is_some()).map_or(0, |view| view.expires_ms)
+            }
+        };
+        let immutable = keyspace.writes == Writes::Immutable;
+        body.with(|value| {
+            let mut floor = Version::ZERO;
+            if immutable {
+                match cell.view() {
+                    Some(view) if view.live(now_ms) == Some(value) => return Ok(view.version),
+                    Some(view) if view.live(now_ms).is_some() => {
+                        return Err(Refusal::Immutable(view.version));
+                    }
+                    Some(view) => floor = view.version,
+                    None => floor = cell.watermark(),
+                }
+            }
+            let version = cell.next_version(now_ms);
+            cell.merge(&View { version, expires_ms, floor, value: Some(value) })?;
+            self.counters.writes.bump();
+            Ok(version)
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! The RESP commands about keys: lifetimes, existence, listing.
+
+use super::scan::Args;
+use super::{Context, Next, integer, syntax};
+use crate::entry::View;
+use crate::error::Refusal;
+use crate::glob;
+use crate::replica::{Change, Condition, Lifetime};
+use crate::session::Job;
+
+/// The most keys one SCAN looks at, whatever COUNT says: other clients wait meanwhile.
+const SCAN_COUNT_MAX: i64 = 1000;
+const SCAN_COUNT_DEFAULT: i64 = 10;
+
+pub fn del(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let mut deleted = 0;
+    for key in args.from(1) {
+        deleted += usize::from(context.replica.delete(key, Condition::Always, context.now_ms)?.is_some());
+    }
+    context.reply().count(deleted);
+    Ok(Next::Done)
+}
+
+pub fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let exists = |key: &&[u8]| context.replica.get(key, context.now_ms, |view| view.is_some());
+    let count = args.from(1).filter(exists).count();
+    context.reply().count(count);
+    Ok(Next::Done)
+}
+
+/// EXPIRE and its kin: `args[2]` counts `factor` milliseconds from `base_ms`.
+fn expire_at(context: &mut Context<'_>, args: Args<'_>, factor: i64, base_ms: u64) -> Result<Next, Refusal> {
+    let invalid = || {
+        let name = String::from_utf8_lossy(args.bytes(0)).to_lowercase();
+        Refusal::Syntax(format!("invalid expire time in '{name}' command"))
+    };
+    let unix_ms = integer(args.bytes(2))?.checked_mul(factor).and_then(|ms| ms.checked_add(base_ms as i64));
+    let unix_ms = unix_ms.ok_or_else(invalid)?.max(0) as u64;
+    let rule = match args.from(3).map(<[u8]>::to_ascii_uppercase).collect::<Vec<_>>().as_slice() {
+        [] => |_: u64, _: u64| true,
+        [word] => match word.as_slice() {
+            b"NX" => |now: u64, _: u64| now == 0,
+            b"XX" => |now: u64, _: u64| now != 0,
+            b"GT" => |now: u64, new: u64| now != 0 && new > now,
+            b"LT" => |now: u64, new: u64| now == 0 || new < now,
+            _ => {
+                return Err(Refusal::Syntax(format!("Unsupported option {}", String::from_utf8_lossy(word))));
+            }
+        },
+        _ => return Err(syntax()),
+    };
+    let now_ms = context.now_ms;
+    let (_, done) = context.replica.change(args.bytes(1), now_ms, |current| {
+        let Some(view) = current.filter(|view| rule(view.expires_ms, unix_ms)) else {
+            return Ok((Change::Leave, false));
+        };
+        // A time that has passed deletes; 0 would mean never.
+        let over = unix_ms <= now_ms && view.value.is_some();
+        Ok((if over { Change::Delete } else { Change::Touch(Lifetime::Until(unix_ms)) }, true))
+    })?;
+    context.reply().int(i64::from(done));
+    Ok(Next::Done)
+}
+
+pub fn expire(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    expire_at(context, args, 1000, context.now_ms)
+}
+
+pub fn pexpire(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    expire_at(context, args, 1, context.now_ms)
+}
+
+pub fn expireat(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    expire_at(context, args, 1000, 0)
+}
+
+pub fn pexpireat(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    expire_at(context, args, 1, 0)
+}
+
+/// Answers about a key's expiry: -2 without the key, -1 without an expiry.
+fn about_expiry(
+    context: &mut Context<'_>,
+    key: &[u8],
+    tell: impl FnOnce(u64) -> u64,
+) -> Result<Next, Refusal> {
+    let expires_ms = context.replica.get(key, context.now_ms, |view| view.map(|view| view.expires_ms));
+    let answer = match expires_ms {
+        None => -2,
+        Some(0) => -1,
+        Some(expires_ms) => tell(expires_ms) as i64,
+    };
+    context.reply().int(answer);
+    Ok(Next::Done)
+}
+
+pub fn ttl(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let now_ms = context.now_ms;
+    about_expiry(context, args.bytes(1), |expires_ms| (expires_ms - now_ms + 500) / 1000)
+}
+
+pub fn pttl(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let now_ms = context.now_ms;
+    about_expiry(context, args.bytes(1), |expires_ms| expires_ms - now_ms)
+}
+
+pub fn expiretime(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    about_expiry(context, args.bytes(1), |expires_ms| expires_ms.div_ceil(1000))
+}
+
+pub fn pexpiretime(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    about_expiry(context, args.bytes(1), |expires_ms| expires_ms)
+}
+
+pub fn persist(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let (_, done) = context.replica.change(args.bytes(1), context.now_ms, |current| {
+        let expires = current.is_some_and(|view| view.expires_ms != 0);
+        Ok((if expires { Change::Touch(Lifetime::Forever) } else { Change::Leave }, expires))
+    })?;
+    context.reply().int(i64::from(done));
+    Ok(Next::Done)
+}
+
+pub fn kind(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let exists = context.replica.get(args.bytes(1), context.now_ms, |view| view.is_some());
+    context.reply().simple(if exists { "string" } else { "none" });
+    Ok(Next::Done)
+}
+
+struct ScanOptions<'a> {
+    pattern: Option<&'a [u8]>,
+    count: i64,
+    /// TYPE asked for something other than strings, and there is nothing else.
+    nothing: bool,
+}
+
+fn scan_options(args: Args<'_>) -> Result<ScanOptions<'_>, Refusal> {
+    let mut options = ScanOptions { pattern: None, count: SCAN_COUNT_DEFAULT, nothing: false };
+    for index in (2..args.len()).step_by(2) {
+        let value = args.bytes(index + 1);
+        match args.bytes(index).to_ascii_uppercase().as_slice() {
+            _ if index + 1 == args.len() => return Err(syntax()),
+            b"MATCH" => options.pattern = Some(value).filter(|pattern| *pattern != b"*"),
+            b"COUNT" => options.count = integer(value)?,
+            b"TYPE" => options.nothing = !value.eq_ignore_ascii_case(b"string"),
+            _ => return Err(syntax()),
+        }
+    }
+    if options.count < 1 {
+        return Err(syntax());
+    }
+    Ok(options)
+}
+
+pub fn scan(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let cursor = std::str::from_utf8(args.bytes(1)).ok().and_then(|text| text.parse().ok());
+    let cursor: u64 = cursor.ok_or_else(|| Refusal::Syntax("invalid cursor".into()))?;
+    let options = scan_options(args)?;
+    let (mut found, now_ms) = (Vec::new(), context.now_ms);
+    let limit = options.count.min(SCAN_COUNT_MAX) as usize;
+    let next = context.replica.store().scan(cursor, limit, |key, view: View<'_>| {
+        let matches = options.pattern.is_none_or(|pattern| glob::matches(pattern, key));
+        if matches && !options.nothing && view.live(now_ms).is_some() {
+            found.push(key.to_vec());
+        }
+    });
+    let mut reply = context.reply();
+    reply.array(2);
+    reply.bulk(next.to_string().as_bytes());
+    reply.array(found.len());
+    found.iter().for_each(|key| reply.bulk(key));
+    Ok(Next::Done)
+}
+
+pub fn keys(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    Ok(Next::Job(Job::keys(args.bytes(1))))
+}
+
+pub fn randomkey(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
+    let (mut found, now_ms) = (None, context.now_ms);
+    // From a random place on; then from the start, in case nothing lives behind it.
+    for start in [context.random % crate::store::CURSOR_END, 0] {
+        let mut cursor = start;
+        while found.is_none() {
+            cursor = context.replica.store().scan(cursor, 1, |key, view| {
+                if view.live(now_ms).is_some() {
+                    found = Some(key.to_vec());
+                }
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
+    }
+    match found {
+        Some(key) => context.reply().bulk(&key),
+        None => context.reply().null(),
+    }
+    Ok(Next::Done)
+}

@@ -1,0 +1,105 @@
+//! RESP, Redis's protocol, versions 2 and 3: any Redis client works. Not the sequence of a connection: that
+//! is `session`.
+
+mod admin;
+mod connection;
+mod docs;
+mod keys;
+pub mod reply;
+pub mod scan;
+mod strings;
+pub mod table;
+
+use crate::error::Refusal;
+use crate::output::Output;
+use crate::replica::Replica;
+use crate::session::{Ask, Client, Job};
+use reply::Writer;
+use scan::Args;
+
+/// What a command may use.
+pub struct Context<'t> {
+    /// Where keys live.
+    pub replica: &'t Replica,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// A number nobody can foresee.
+    pub random: u64,
+    /// Where replies go.
+    pub out: &'t mut Output,
+    /// Who asks.
+    pub client: &'t mut Client,
+}
+
+impl Context<'_> {
+    /// Writes replies as this client reads them.
+    pub fn reply(&mut self) -> Writer<'_> {
+        Writer { resp3: self.client.resp3, out: self.out }
+    }
+}
+
+/// What follows a command.
+#[derive(Debug)]
+pub enum Next {
+    /// It is answered.
+    Done,
+    /// It is answered, and the connection ends.
+    Close,
+    /// The side that decides must answer it.
+    Ask(Ask),
+    /// It takes long: it goes on in steps.
+    Job(Job),
+}
+
+/// Runs a command that has arrived whole.
+pub fn run(context: &mut Context<'_>, args: Args<'_>) -> Next {
+    let name = args.bytes(0);
+    let result = match table::find(name) {
+        None => {
+            context.reply().error(&unknown(args));
+            return Next::Done;
+        }
+        Some(spec) if !spec.accepts(args.len()) => {
+            let name = spec.name;
+            context.reply().error(&format!("ERR wrong number of arguments for '{name}' command"));
+            return Next::Done;
+        }
+        Some(spec) if context.client.needs_password && !spec.before_auth() => Err(Refusal::AuthRequired),
+        Some(spec) => {
+            let mark = context.out.mark();
+            let result = (spec.run)(context, args);
+            if result.is_err() {
+                context.out.rewind(mark);
+            }
+            result
+        }
+    };
+    result.unwrap_or_else(|refusal| {
+        context.replica.counters().refusals.bump();
+        context.reply().refusal(&refusal);
+        Next::Done
+    })
+}
+
+/// Redis's own words, which clients match on.
+fn unknown(args: Args<'_>) -> String {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
+    let begins: String = args.from(1).take(8).map(|arg| format!("'{}' ", shown(arg))).collect();
+    format!("ERR unknown command '{}', with args beginning with: {begins}", shown(args.bytes(0)))
+}
+
+/// A 64-bit integer as Redis reads one: digits with an optional minus, nothing else.
+pub fn integer(bytes: &[u8]) -> Result<i64, Refusal> {
+    let plain = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let canonical = match plain {
+        [b'0'] => bytes.len() == 1,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let text = std::str::from_utf8(bytes).ok().filter(|_| canonical);
+    text.and_then(|text| text.parse().ok()).ok_or(Refusal::NotInteger)
+}
+
+fn syntax() -> Refusal {
+    Refusal::Syntax("syntax error".into())
+}

@@ -1,0 +1,343 @@
+//! The commands of the pipe protocol: one row each, and what they do.
+
+use super::percent;
+use super::request::Request;
+use super::response::Writer;
+use crate::blob::Value;
+use crate::error::Refusal;
+use crate::output::Output;
+use crate::replica::{Body, Condition, Lifetime, Replica};
+use crate::session::{Ask, Client, Job, Listing};
+use crate::version::Version;
+
+/// What a command may use.
+pub struct Context<'t> {
+    /// Where keys live.
+    pub replica: &'t Replica,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// Where replies go.
+    pub out: &'t mut Output,
+    /// Who asks.
+    pub client: &'t mut Client,
+}
+
+/// What follows a command.
+#[derive(Debug)]
+pub enum Next {
+    /// It is answered.
+    Done,
+    /// It is answered, and the connection carries more commands.
+    Keep {
+        /// Whether all of them are answered with their length.
+        frame: bool,
+    },
+    /// The password was right: one more command may follow.
+    Admitted,
+    /// The side that decides must answer it.
+    Ask(Ask),
+    /// It takes long: it goes on in steps.
+    Job(Job),
+    /// It is answered once the key has a value, or after this many milliseconds.
+    Wait(Vec<u8>, u64),
+}
+
+type Run = fn(&mut Context<'_>, &Request, Body<'_>) -> Result<Next, Refusal>;
+
+/// A command.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether a value follows the second pipe.
+    pub takes_value: bool,
+    /// Its parameters.
+    pub params: &'static [&'static str],
+    /// What it does, in a line.
+    pub summary: &'static str,
+    /// Does it.
+    run: Run,
+}
+
+/// Every command, in the order of `help||`.
+#[rustfmt::skip]
+pub static COMMANDS: &[Spec] = &[
+    Spec { name: "write", takes_value: true, params: &["name", "length", "ttl", "if", "if_version"], run: write,
+        summary: "stores the bytes after the second pipe; answers their version" },
+    Spec { name: "read", takes_value: false, params: &["name"], run: read,
+        summary: "answers the value, byte for byte" },
+    Spec { name: "delete", takes_value: false, params: &["name", "if_version"], run: delete,
+        summary: "deletes the key; answers whether there was a value" },
+    Spec { name: "exists", takes_value: false, params: &["name"], run: exists,
+        summary: "answers exists=1 or exists=0" },
+    Spec { name: "list", takes_value: false, params: &["prefix", "limit", "cursor"], run: list,
+        summary: "lists keys, percent-encoded, one a line" },
+    Spec { name: "local_list", takes_value: false, params: &["prefix", "limit", "cursor"], run: local_list,
+        summary: "lists what this node holds, as (name)=>size" },
+    Spec { name: "versions", takes_value: false, params: &["name"], run: versions,
+        summary: "lists the versions of a key, one a line" },
+    Spec { name: "wait", takes_value: false, params: &["name", "timeout"], run: wait,
+        summary: "answers once the key has a value" },
+    Spec { name: "membership", takes_value: false, params: &[], run: membership,
+        summary: "lists the nodes" },
+    Spec { name: "ring", takes_value: false, params: &[], run: ring,
+        summary: "tells which node has which slots" },
+    Spec { name: "state", takes_value: false, params: &[], run: state,
+        summary: "answers starting, running or stopping" },
+    Spec { name: "status", takes_value: false, params: &[], run: status,
+        summary: "tells how the node does" },
+    Spec { name: "ping", takes_value: false, params: &[], run: ping,
+        summary: "answers pong" },
+    Spec { name: "keep", takes_value: false, params: &[], run: keep,
+        summary: "keeps the connection for more commands" },
+    Spec { name: "auth", takes_value: false, params: &["password"], run: auth,
+        summary: "gives the password; one command follows, or keep" },
+    Spec { name: "help", takes_value: false, params: &[], run: help,
+        summary: "answers this" },
+];
+
+/// The command with this name.
+pub fn find(name: &[u8]) -> Option<&'static Spec> {
+    COMMANDS.iter().find(|spec| spec.name.as_bytes() == name)
+}
+
+/// Runs a command that has arrived whole.
+///
+/// # Errors
+/// What is to be answered instead.
+pub fn run(context: &mut Context<'_>, request: &Request, body: Body<'_>) -> Result<Next, Refusal> {
+    let Some(spec) = request.spec else { return Err(Refusal::UnknownCommand(String::new())) };
+    if context.client.needs_password && !matches!(spec.name, "auth" | "help" | "ping") {
+        return Err(Refusal::AuthRequired);
+    }
+    (spec.run)(context, request, body)
+}
+
+/// The writer for a request's reply.
+pub fn writer<'o>(out: &'o mut Output, client: &Client, request: &Request) -> Writer<'o> {
+    Writer { out, frame: request.frame || client.framed, id: request.id }
+}
+
+fn reply<'a>(context: &'a mut Context<'_>, request: &Request) -> Writer<'a> {
+    writer(context.out, context.client, request)
+}
+
+fn name<'r>(context: &Context<'_>, request: &'r Request) -> Result<&'r [u8], Refusal> {
+    let command = request.spec.map_or("", |spec| spec.name);
+    let name = request.get("name").ok_or(Refusal::MissingParam { command, name: "name" })?;
+    if name.is_empty() {
+        return Err(Refusal::BadKey { length: 0, limit: context.replica.limits().key_max });
+    }
+    context.replica.check_key(name)?;
+    Ok(name)
+}
+
+/// A number of seconds, with a fraction or without, in milliseconds.
+fn milliseconds(name: &str, value: &[u8]) -> Result<u64, Refusal> {
+    let seconds = std::str::from_utf8(value).ok().and_then(|text| text.parse::<f64>().ok());
+    match seconds.filter(|seconds| (0.001..=1e10).contains(seconds)) {
+        Some(seconds) => Ok((seconds * 1000.0).round() as u64),
+        None => Err(Refusal::bad_param(name, value, "seconds, from 0.001, such as 2.5")),
+    }
+}
+
+fn version_param(request: &Request) -> Result<Option<Version>, Refusal> {
+    let Some(value) = request.get("if_version") else { return Ok(None) };
+    let version = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    version
+        .map(Some)
+        .ok_or_else(|| Refusal::bad_param("if_version", value, "a version as a write answered it"))
+}
+
+fn condition(request: &Request) -> Result<Condition, Refusal> {
+    match (request.get("if"), version_param(request)?) {
+        (None, None) => Ok(Condition::Always),
+        (None, Some(version)) => Ok(Condition::Version(version)),
+        (Some(b"absent"), None) => Ok(Condition::Absent),
+        (Some(b"present"), None) => Ok(Condition::Present),
+        (Some(value), None) => Err(Refusal::bad_param("if", value, "absent or present")),
+        (Some(value), Some(_)) => Err(Refusal::bad_param("if", value, "give if= or if_version=, not both")),
+    }
+}
+
+fn write(context: &mut Context<'_>, request: &Request, body: Body<'_>) -> Result<Next, Refusal> {
+    let lifetime = match request.get("ttl") {
+        Some(value) => Lifetime::Until(context.now_ms + milliseconds("ttl", value)?),
+        None => Lifetime::Keyspace,
+    };
+    let name = name(context, request)?;
+    let version = context.replica.put(name, body, lifetime, condition(request)?, context.now_ms)?;
+    reply(context, request).status(&[("version", &version.to_string())]);
+    Ok(Next::Done)
+}
+
+fn read(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let (replica, now_ms, name) = (context.replica, context.now_ms, name(context, request)?);
+    let mut reply = reply(context, request);
+    let found = replica.get(name, now_ms, |view| {
+        let Some((view, value)) = view.and_then(|view| Some((view, view.value?))) else { return false };
+        if !reply.frame {
+            reply.body(&[], value);
+            return true;
+        }
+        let (version, expires) = (view.version.to_string(), view.expires_ms.to_string());
+        let params = [("version", version.as_str()), ("expires", expires.as_str())];
+        reply.body(&params[..1 + usize::from(view.expires_ms != 0)], value);
+        true
+    });
+    if found { Ok(Next::Done) } else { Err(Refusal::NotFound) }
+}
+
+fn delete(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let condition = version_param(request)?.map_or(Condition::Always, Condition::Version);
+    let deleted = context.replica.delete(name(context, request)?, condition, context.now_ms)?;
+    match deleted {
+        Some(version) => {
+            reply(context, request).status(&[("deleted", "1"), ("version", &version.to_string())])
+        }
+        None => reply(context, request).status(&[("deleted", "0")]),
+    }
+    Ok(Next::Done)
+}
+
+fn exists(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let exists = context.replica.get(name(context, request)?, context.now_ms, |view| view.is_some());
+    reply(context, request).status(&[("exists", if exists { "1" } else { "0" })]);
+    Ok(Next::Done)
+}
+
+fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Next, Refusal> {
+    let number = |name: &str| match request.get(name) {
+        None => Ok(None),
+        Some(value) => {
+            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+            number.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a number that is not negative"))
+        }
+    };
+    let framed = request.frame || context.client.framed;
+    Ok(Next::Job(Job::List(Box::new(Listing {
+        sizes,
+        prefix: request.get("prefix").unwrap_or_default().to_vec(),
+        limit: number("limit")?,
+        cursor: number("cursor")?.unwrap_or(0),
+        frame: framed,
+        id: request.id,
+        lines: Vec::new(),
+        listed: 0,
+    }))))
+}
+
+fn list(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    list_job(context, request, false)
+}
+
+fn local_list(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    list_job(context, request, true)
+}
+
+fn versions(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let name = name(context, request)?;
+    let line = context.replica.store().read(name, |view| {
+        let view = view?;
+        let expires =
+            if view.expires_ms == 0 { String::new() } else { format!(" expires={}", view.expires_ms) };
+        let (size, state) = match view.value {
+            Some(value) => (value.len(), "value"),
+            None => (0, "tombstone"),
+        };
+        Some(format!("version={} size={size} state={state}{expires}\n", view.version))
+    });
+    let line = line.ok_or(Refusal::NotFound)?;
+    reply(context, request).body(&[], Value::Inline(line.as_bytes()));
+    Ok(Next::Done)
+}
+
+fn wait(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let name = name(context, request)?;
+    let limit = context.replica.limits().wait_ms_max;
+    let timeout = request.get("timeout").map_or(Ok(limit), |value| milliseconds("timeout", value))?;
+    Ok(Next::Wait(name.to_vec(), timeout.min(limit)))
+}
+
+/// Answers that a key has a value, if it has one.
+pub fn found(context: &mut Context<'_>, request: &Request, key: &[u8]) -> bool {
+    let version = context.replica.get(key, context.now_ms, |view| view.map(|view| view.version));
+    if let Some(version) = version {
+        reply(context, request).status(&[("version", &version.to_string())]);
+    }
+    version.is_some()
+}
+
+fn ask(command: &'static str) -> Result<Next, Refusal> {
+    Ok(Next::Ask(Ask { command, args: Vec::new() }))
+}
+
+fn membership(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    ask("membership")
+}
+
+fn ring(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    ask("ring")
+}
+
+fn state(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    ask("state")
+}
+
+fn status(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    ask("status")
+}
+
+fn ping(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let mut reply = reply(context, request);
+    let body: &[u8] = if reply.frame { b"pong" } else { b"pong\n" };
+    reply.body(&[], Value::Inline(body));
+    Ok(Next::Done)
+}
+
+fn keep(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    reply(context, request).status(&[]);
+    Ok(Next::Keep { frame: request.frame })
+}
+
+fn auth(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let missing = Refusal::MissingParam { command: "auth", name: "password" };
+    match context.client.admit(request.get("password").ok_or(missing)?) {
+        Some(false) => Err(Refusal::Denied("this is not the password".into())),
+        // Without a password everybody is admitted already.
+        Some(true) | None => {
+            reply(context, request).status(&[]);
+            Ok(Next::Admitted)
+        }
+    }
+}
+
+const HELP: &str = "\
+turbopump: a request is  command|name=value ...|bytes  and a connection carries one, unless keep|| comes first.
+Keys and other values in the middle part are percent-encoded: %7C is a pipe, %3D is =, %20 a blank.
+The bytes of a write end at their newline; or say length=N or length=eof (until the half-close) for any bytes.
+Answers are raw, or ok|... or error|code=...|...; with frame=1 each carries its length. id=N comes back.
+
+";
+
+fn help(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let mut text = HELP.to_string();
+    for spec in COMMANDS {
+        let params = if spec.params.is_empty() { String::new() } else { spec.params.join("= ") + "=" };
+        text += &format!("{:<11} {:<36} {}\n", spec.name, params, spec.summary);
+    }
+    reply(context, request).body(&[], Value::Inline(text.as_bytes()));
+    Ok(Next::Done)
+}
+
+/// A key as `list` shows it, or as the first turbopump's `local_list` did.
+pub fn write_line(lines: &mut Vec<u8>, key: &[u8], size: usize, sizes: bool) {
+    if sizes {
+        lines.push(b'(');
+        percent::encode_into(key, lines);
+        lines.extend_from_slice(format!(")=>{size}").as_bytes());
+    } else {
+        percent::encode_into(key, lines);
+    }
+    lines.push(b'\n');
+}

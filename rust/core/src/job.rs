@@ -1,0 +1,147 @@
+//! Commands that touch many keys: done in steps, between which other clients are served.
+
+use crate::blob::Value;
+use crate::error::Refusal;
+use crate::glob;
+use crate::output::Output;
+use crate::pipe::commands::write_line;
+use crate::pipe::response;
+use crate::replica::Replica;
+use crate::resp::reply::Writer;
+
+/// Keys looked at in a step: some tens of microseconds.
+const STEP: usize = 256;
+
+/// Lines of a framed listing that states no limit.
+const FRAMED_LIMIT: u64 = 1000;
+
+/// A command under way.
+#[derive(Debug)]
+pub enum Job {
+    /// KEYS.
+    Keys(Box<Search>),
+    /// FLUSHDB: the cursor.
+    Flush(u64),
+    /// `list` and `local_list`.
+    List(Box<Listing>),
+}
+
+/// KEYS, half way.
+#[derive(Debug, Default)]
+pub struct Search {
+    pattern: Vec<u8>,
+    cursor: u64,
+    found: Vec<Vec<u8>>,
+}
+
+/// A listing, half way.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Whether lines are `(name)=>size`.
+    pub sizes: bool,
+    /// What the keys begin with.
+    pub prefix: Vec<u8>,
+    /// The most lines.
+    pub limit: Option<u64>,
+    /// Where to go on.
+    pub cursor: u64,
+    /// Whether the reply carries its length.
+    pub frame: bool,
+    /// The request's number.
+    pub id: Option<u64>,
+    /// Of a framed reply, what is listed.
+    pub lines: Vec<u8>,
+    /// How many lines there are.
+    pub listed: u64,
+}
+
+impl Job {
+    /// KEYS with a pattern.
+    pub fn keys(pattern: &[u8]) -> Self {
+        Job::Keys(Box::new(Search { pattern: pattern.to_vec(), ..Search::default() }))
+    }
+
+    /// FLUSHDB.
+    pub fn flush() -> Self {
+        Job::Flush(0)
+    }
+
+    /// Does one step, writing what is ready; returns whether the job is done.
+    pub fn step(&mut self, replica: &Replica, now_ms: u64, out: &mut Output, resp3: bool) -> bool {
+        match self {
+            Job::Keys(search) => search.step(replica, now_ms, &mut Writer { out, resp3 }),
+            Job::Flush(cursor) => flush(cursor, replica, now_ms, &mut Writer { out, resp3 }),
+            Job::List(listing) => listing.step(replica, now_ms, out),
+        }
+    }
+}
+
+impl Search {
+    fn step(&mut self, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
+        let limit = replica.limits().keys_max;
+        self.cursor = replica.store().scan(self.cursor, STEP, |key, view| {
+            if view.live(now_ms).is_some() && glob::matches(&self.pattern, key) {
+                self.found.push(key.to_vec());
+            }
+        });
+        if self.found.len() > limit {
+            let text = format!("more than {limit} keys match: use SCAN, or raise limits.max_keys");
+            reply.refusal(&Refusal::Syntax(text));
+            return true;
+        }
+        if self.cursor == 0 {
+            reply.array(self.found.len());
+            self.found.iter().for_each(|key| reply.bulk(key));
+        }
+        self.cursor == 0
+    }
+}
+
+fn flush(cursor: &mut u64, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
+    match replica.clear_some(*cursor, STEP, now_ms) {
+        Ok((0, _)) => reply.ok(),
+        Ok((next, _)) => {
+            *cursor = next;
+            return false;
+        }
+        Err(refusal) => reply.refusal(&refusal),
+    }
+    true
+}
+
+impl Listing {
+    fn step(&mut self, replica: &Replica, now_ms: u64, out: &mut Output) -> bool {
+        let limit = self.limit.or(self.frame.then_some(FRAMED_LIMIT));
+        let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.listed));
+        let step = left.min(STEP as u64) as usize;
+        if step > 0 {
+            self.cursor = replica.store().scan(self.cursor, step, |key, view| {
+                let value = view.live(now_ms).filter(|_| key.starts_with(&self.prefix));
+                if let Some(value) = value {
+                    write_line(&mut self.lines, key, value.len(), self.sizes);
+                    self.listed += 1;
+                }
+            });
+        }
+        let done = self.cursor == 0 || limit.is_some_and(|limit| self.listed >= limit);
+        if self.frame {
+            if done {
+                self.reply(out);
+            }
+            return done;
+        }
+        out.push(&self.lines);
+        self.lines.clear();
+        if done && self.cursor != 0 {
+            out.push(format!("next|cursor={}\n", self.cursor).as_bytes());
+        }
+        done
+    }
+
+    fn reply(&self, out: &mut Output) {
+        let cursor = self.cursor.to_string();
+        let params = [("cursor", cursor.as_str())];
+        let params = if self.cursor == 0 { &[][..] } else { &params[..] };
+        response::Writer { out, frame: true, id: self.id }.body(params, Value::Inline(&self.lines));
+    }
+}

@@ -1,0 +1,411 @@
+//! One client's conversation: bytes in, replies out, in order. Sans-IO: the reactor brings the bytes, the time
+//! and the answers to cold commands, and does what each call's `Flow` says.
+
+use std::ops::Range;
+
+use crate::blob::Value;
+pub use crate::client::Client;
+use crate::error::Refusal;
+pub use crate::job::{Job, Listing};
+use crate::output::Output;
+use crate::pipe::commands as pipe;
+use crate::pipe::request::Request;
+use crate::pipe::{Read, Reader, response};
+use crate::replica::{Body, Replica};
+use crate::reply::Reply;
+use crate::resp;
+use crate::resp::scan::{Scan, Scanned};
+
+/// A cold command, for the side that decides.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ask {
+    /// Its name.
+    pub command: &'static str,
+    /// Its arguments, as the client gave them.
+    pub args: Vec<Vec<u8>>,
+}
+
+/// What the reactor does next for a connection, once the output is sent.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Flow {
+    /// Read more, and call `handle_input`.
+    Read,
+    /// Serve others, wait until the output is sent, and call `resume`.
+    Yield,
+    /// Pass this up, and call `handle_answer` with what comes back. Nothing is read meanwhile.
+    Ask(Ask),
+    /// Call `handle_wait` when the key has a value, or after so many milliseconds.
+    Wait(Vec<u8>, u64),
+    /// Close the connection.
+    Close,
+    /// Close it after reading, for a while, what the client still sends: it may not have read the error yet.
+    Linger,
+}
+
+/// What a session needs of the world, at each call.
+pub struct World<'t> {
+    /// Where keys live.
+    pub replica: &'t Replica,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// A number nobody can foresee.
+    pub random: u64,
+    /// Where replies go.
+    pub out: &'t mut Output,
+}
+
+/// A conversation.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    wire: Wire,
+    stage: Stage,
+    /// What has come and is not processed.
+    inbox: Vec<u8>,
+    /// The client has half-closed: nothing more will come.
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Wire {
+    /// Nothing has come yet: the first byte tells.
+    Unknown,
+    Resp(Scan),
+    Pipe(Pipe),
+}
+
+#[derive(Debug, Default)]
+struct Pipe {
+    reader: Reader,
+    keep: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Reading,
+    Working(Job),
+    Asked(Option<Box<Request>>),
+    Waiting(Box<Request>, Vec<u8>),
+    Over,
+}
+
+/// A buffer that shrinks back to this many bytes when it is empty.
+const INBOX_KEPT: usize = 16 * 1024;
+
+impl Session {
+    /// The conversation with a client that has just connected.
+    pub fn new(client: Client) -> Self {
+        let (wire, stage) = (Wire::Unknown, Stage::Reading);
+        Session { client, wire, stage, inbox: Vec::new(), ended: false }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether the client is between requests: nothing of it is unanswered or half read.
+    pub fn is_idle(&self) -> bool {
+        let partial = match &self.wire {
+            Wire::Unknown => false,
+            Wire::Resp(scan) => scan.is_partial(),
+            Wire::Pipe(pipe) => pipe.reader.is_partial(),
+        };
+        matches!(self.stage, Stage::Reading) && self.inbox.is_empty() && !partial
+    }
+
+    /// The protocol, for those who ask: `resp`, `pipe`, or `new`.
+    pub fn protocol(&self) -> &'static str {
+        match self.wire {
+            Wire::Unknown => "new",
+            Wire::Resp(_) => "resp",
+            Wire::Pipe(_) => "pipe",
+        }
+    }
+
+    /// Takes bytes that came; `last` when nothing will follow them.
+    pub fn handle_input(&mut self, mut input: &[u8], last: bool, world: &mut World<'_>) -> Flow {
+        self.ended |= last;
+        if let Wire::Resp(scan) = &mut self.wire {
+            match scan.feed(input) {
+                Ok(taken) => input = &input[taken..],
+                Err(broken) => return self.broken(broken, world),
+            }
+            if scan.is_feeding() {
+                return if self.ended { self.over(Flow::Close) } else { Flow::Read };
+            }
+        }
+        if !self.inbox.is_empty() || !matches!(self.stage, Stage::Reading) {
+            self.inbox.extend_from_slice(input);
+            return self.resume(world);
+        }
+        let (kept, flow) = self.process(input, world);
+        self.inbox.extend_from_slice(&input[kept]);
+        self.check_inbox(flow, world)
+    }
+
+    /// Goes on after a `Yield`.
+    pub fn resume(&mut self, world: &mut World<'_>) -> Flow {
+        if let Stage::Working(job) = &mut self.stage {
+            if !job.step(world.replica, world.now_ms, world.out, self.client.resp3) {
+                return Flow::Yield;
+            }
+            return self.answered(world);
+        }
+        if !matches!(self.stage, Stage::Reading) {
+            return Flow::Read;
+        }
+        let inbox = std::mem::take(&mut self.inbox);
+        let (kept, flow) = self.process(&inbox, world);
+        self.inbox = inbox;
+        self.inbox.truncate(kept.end);
+        self.inbox.drain(..kept.start);
+        if self.inbox.is_empty() {
+            self.inbox.shrink_to(INBOX_KEPT);
+        }
+        self.check_inbox(flow, world)
+    }
+
+    /// Takes the answer to an `Ask`.
+    pub fn handle_answer(&mut self, answer: &Reply, world: &mut World<'_>) -> Flow {
+        match std::mem::replace(&mut self.stage, Stage::Reading) {
+            Stage::Asked(Some(request)) => {
+                answer_pipe(&mut pipe::writer(world.out, &self.client, &request), answer);
+            }
+            Stage::Asked(None) => {
+                resp::reply::Writer { out: world.out, resp3: self.client.resp3 }.reply(answer)
+            }
+            other => {
+                self.stage = other;
+                return Flow::Read;
+            }
+        }
+        self.answered(world)
+    }
+
+    /// The key of a `Wait` may have a value; or, when `over`, the time is up.
+    pub fn handle_wait(&mut self, over: bool, world: &mut World<'_>) -> Flow {
+        let (request, key) = match std::mem::replace(&mut self.stage, Stage::Reading) {
+            Stage::Waiting(request, key) => (request, key),
+            other => {
+                self.stage = other;
+                return Flow::Read;
+            }
+        };
+        let World { replica, now_ms, .. } = *world;
+        let mut context = pipe::Context { replica, now_ms, out: world.out, client: &mut self.client };
+        if !pipe::found(&mut context, &request, &key) {
+            if !over {
+                self.stage = Stage::Waiting(request, key.clone());
+                return Flow::Wait(key, u64::MAX);
+            }
+            pipe::writer(world.out, &self.client, &request).refusal(&Refusal::Timeout);
+        }
+        self.answered(world)
+    }
+
+    /// Refuses whatever the client is waiting for, because the node cannot answer it now.
+    pub fn handle_refusal(&mut self, refusal: Refusal, world: &mut World<'_>) -> Flow {
+        self.handle_answer(&Reply::Refused(refusal), world)
+    }
+
+    /// A command that took its time is answered: the next one, if there is one.
+    fn answered(&mut self, world: &mut World<'_>) -> Flow {
+        self.stage = Stage::Reading;
+        if matches!(&self.wire, Wire::Pipe(pipe) if !pipe.keep) {
+            return self.over(Flow::Close);
+        }
+        self.resume(world)
+    }
+
+    fn over(&mut self, flow: Flow) -> Flow {
+        self.stage = Stage::Over;
+        self.inbox = Vec::new();
+        flow
+    }
+
+    /// A partial request may not grow without bound.
+    fn check_inbox(&mut self, flow: Flow, world: &mut World<'_>) -> Flow {
+        if flow == Flow::Read && self.inbox.len() > world.replica.limits().request_max {
+            return self.broken("ERR the request is too large: raise limits.max_request", world);
+        }
+        flow
+    }
+
+    fn broken(&mut self, text: &str, world: &mut World<'_>) -> Flow {
+        let text = if text.starts_with("ERR") { text.to_string() } else { format!("ERR {text}") };
+        resp::reply::Writer { out: world.out, resp3: self.client.resp3 }.error(&text);
+        self.over(Flow::Linger)
+    }
+
+    /// Processes what it can of `buffer`; tells which part of it is still needed.
+    fn process(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
+        if let (Wire::Unknown, Some(first)) = (&self.wire, buffer.first()) {
+            // Redis's inline commands are accepted in capitals: the pipe protocol's are in lower case.
+            let resp = *first == b'*' || first.is_ascii_uppercase();
+            self.wire = if resp { Wire::Resp(Scan::default()) } else { Wire::Pipe(Pipe::default()) };
+        }
+        let (kept, flow) = match &self.wire {
+            Wire::Unknown => (0..0, Flow::Read),
+            Wire::Resp(_) => self.process_resp(buffer, world),
+            Wire::Pipe(_) => self.process_pipe(buffer, world),
+        };
+        match flow {
+            Flow::Read if self.ended => (0..0, self.over(Flow::Close)),
+            Flow::Close | Flow::Linger => (0..0, self.over(flow)),
+            _ => (kept, flow),
+        }
+    }
+
+    fn process_resp(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
+        let Wire::Resp(scan) = &mut self.wire else { return (0..0, Flow::Read) };
+        let (limits, usage) = (world.replica.limits(), world.replica.store().usage());
+        let mut at = 0;
+        while at < buffer.len() || scan.is_partial() {
+            if world.out.len() > limits.output_max {
+                return (at..buffer.len(), Flow::Yield);
+            }
+            let rest = &buffer[at..];
+            let (end, next) = match scan.scan(rest, limits, usage) {
+                Scanned::Partial if scan.is_feeding() => return (at..at + scan.scanned(), Flow::Read),
+                Scanned::Partial => return (at..buffer.len(), Flow::Read),
+                Scanned::Broken(broken) => return (0..0, self.broken(broken, world)),
+                Scanned::Refused(end, refusal) => {
+                    resp::reply::Writer { out: world.out, resp3: self.client.resp3 }.refusal(&refusal);
+                    (end, resp::Next::Done)
+                }
+                Scanned::Request(end) => {
+                    let args = scan.args(rest);
+                    if args.is_empty() {
+                        (end, resp::Next::Done)
+                    } else {
+                        (end, run_resp(args, &mut self.client, world))
+                    }
+                }
+            };
+            scan.reset();
+            at += end;
+            match next {
+                resp::Next::Done => {}
+                resp::Next::Close => return (0..0, Flow::Close),
+                resp::Next::Ask(ask) => {
+                    self.stage = Stage::Asked(None);
+                    return (at..buffer.len(), Flow::Ask(ask));
+                }
+                resp::Next::Job(job) => {
+                    self.stage = Stage::Working(job);
+                    return (at..buffer.len(), Flow::Yield);
+                }
+            }
+        }
+        (0..0, Flow::Read)
+    }
+
+    fn process_pipe(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
+        let World { replica, now_ms, .. } = *world;
+        let (limits, usage) = (replica.limits(), replica.store().usage());
+        let mut at = 0;
+        loop {
+            let Wire::Pipe(pipe) = &mut self.wire else { return (0..0, Flow::Read) };
+            if world.out.len() > limits.output_max {
+                return (at..buffer.len(), Flow::Yield);
+            }
+            let (end, request, ran) =
+                match pipe.reader.read(&buffer[at..], self.ended, !pipe.keep, limits, usage) {
+                    Read::Partial(end) => return (at + end..buffer.len(), Flow::Read),
+                    Read::Broken(refusal) => {
+                        let frame = self.client.framed;
+                        response::Writer { out: world.out, frame, id: None }.refusal(&refusal);
+                        return (0..0, Flow::Linger);
+                    }
+                    Read::Refused(end, request, refusal) => (end, request, Err(refusal)),
+                    Read::Request(end, request, body) => {
+                        let mut context =
+                            pipe::Context { replica, now_ms, out: world.out, client: &mut self.client };
+                        replica.counters().commands.bump();
+                        let ran = run_pipe(&mut context, &request, body);
+                        (end, request, ran)
+                    }
+                };
+            at += end;
+            if let Err(refusal) = &ran {
+                replica.counters().refusals.bump();
+                pipe::writer(world.out, &self.client, &request).refusal(refusal);
+            }
+            let rest = at..buffer.len();
+            match ran {
+                Ok(pipe::Next::Ask(ask)) => {
+                    self.stage = Stage::Asked(Some(request));
+                    return (rest, Flow::Ask(ask));
+                }
+                Ok(pipe::Next::Job(job)) => {
+                    self.stage = Stage::Working(job);
+                    return (rest, Flow::Yield);
+                }
+                Ok(pipe::Next::Wait(key, timeout_ms)) => {
+                    self.stage = Stage::Waiting(request, key.clone());
+                    return (rest, Flow::Wait(key, timeout_ms));
+                }
+                Ok(pipe::Next::Admitted) => {}
+                Ok(pipe::Next::Keep { frame }) => {
+                    pipe.keep = true;
+                    self.client.framed |= frame;
+                }
+                Ok(pipe::Next::Done) | Err(_) if pipe.keep => {}
+                Ok(pipe::Next::Done) | Err(_) => return (0..0, Flow::Close),
+            }
+        }
+    }
+}
+
+fn run_resp(args: resp::scan::Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {
+    let World { replica, now_ms, random, .. } = *world;
+    replica.counters().commands.bump();
+    resp::run(&mut resp::Context { replica, now_ms, random, out: world.out, client }, args)
+}
+
+/// Runs a request; a wait for what is there already is over at once.
+fn run_pipe(
+    context: &mut pipe::Context<'_>,
+    request: &Request,
+    body: Body<'_>,
+) -> Result<pipe::Next, Refusal> {
+    let next = pipe::run(context, request, body)?;
+    if let pipe::Next::Wait(key, _) = &next
+        && pipe::found(context, request, key)
+    {
+        return Ok(pipe::Next::Done);
+    }
+    Ok(next)
+}
+
+fn answer_pipe(reply: &mut response::Writer<'_>, answer: &Reply) {
+    if let Reply::Refused(refusal) = answer {
+        return reply.refusal(refusal);
+    }
+    let mut text = Vec::new();
+    lines(answer, &mut text);
+    if matches!(answer, Reply::Ok | Reply::Nil) {
+        reply.status(&[])
+    } else {
+        reply.body(&[], Value::Inline(&text))
+    }
+}
+
+/// An answer as text: one line an item, `name=value` for what has a name.
+fn lines(answer: &Reply, text: &mut Vec<u8>) {
+    match answer {
+        Reply::Nil | Reply::Ok | Reply::Refused(_) => {}
+        Reply::Int(value) => text.extend_from_slice(format!("{value}\n").as_bytes()),
+        Reply::Text(line) => text.extend_from_slice(format!("{}\n", line.trim_end_matches('\n')).as_bytes()),
+        Reply::Bytes(bytes) => text.extend_from_slice(bytes),
+        Reply::List(items) => items.iter().for_each(|item| lines(item, text)),
+        Reply::Map(pairs) => {
+            for (name, value) in pairs {
+                text.extend_from_slice(name.as_bytes());
+                text.push(b'=');
+                lines(value, text);
+            }
+        }
+    }
+}

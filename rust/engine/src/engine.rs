@@ -1,0 +1,262 @@
+//! The engine: the reactors' threads, and what other threads may ask of them.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mio::{Poll, Waker};
+use parking_lot::Mutex;
+use turbopump_core::keyspace::Keyspaces;
+use turbopump_core::merkle::DigestKey;
+use turbopump_core::replica::{Counters, Replica};
+use turbopump_core::reply::Reply;
+use turbopump_core::store::{Store, StoreConfig};
+use turbopump_core::version::NodeId;
+use turbopump_core::waits::Waits;
+
+use crate::config::EngineConfig;
+use crate::events::{Event, Events};
+use crate::reactor::{Reactor, WAKER};
+use crate::shared::{ClientInfo, Inbox, Order, Shared};
+
+/// How long to wait for a reactor's description of its clients; it is busy with something terrible otherwise.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An engine cannot be made or used so. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The system refused something the engine needs.
+    #[error("the system refused it: {0}")]
+    System(#[from] std::io::Error),
+    /// The system refused something the engine needs.
+    #[error("the system refused it: {0}")]
+    Errno(#[from] rustix::io::Errno),
+    /// It has been started before.
+    #[error("the engine was started before: make another one")]
+    Started,
+    /// It has been stopped, or a reactor has panicked.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// The engine of one node.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    waiting: Mutex<Vec<Reactor>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// An engine that is not serving yet.
+    ///
+    /// # Errors
+    /// The system has no descriptor or no randomness left.
+    pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
+        let count = config.reactors.max(1);
+        let polls = (0..count).map(|_| Poll::new()).collect::<Result<Vec<_>, _>>()?;
+        let wakers =
+            polls.iter().map(|poll| Waker::new(poll.registry(), WAKER)).collect::<Result<Vec<_>, _>>()?;
+        let inbox = |waker| Inbox { orders: Mutex::default(), waker };
+        let inboxes = Arc::new(wakers.into_iter().map(inbox).collect::<Vec<_>>());
+        let replica = replica(&config, Arc::clone(&inboxes))?;
+        let coordinator = || {
+            let limits = Arc::new(config.limits.clone());
+            Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
+        };
+        let replicas: Vec<Replica> = (0..count).map(|_| coordinator()).collect();
+        let shared = Arc::new(Shared {
+            events: Events::new(config.events_max)?,
+            counters: replicas
+                .iter()
+                .chain([&replica])
+                .map(|replica| Arc::clone(replica.counters()))
+                .collect(),
+            config,
+            replica,
+            inboxes,
+            connections: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
+            next_client: AtomicU64::new(1),
+            next_ask: AtomicU64::new(1),
+            undrained: AtomicUsize::new(count),
+            answered: AtomicU64::new(0),
+            aborted: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+        });
+        let mut reactors = Vec::with_capacity(count);
+        for (index, (poll, replica)) in polls.into_iter().zip(replicas).enumerate() {
+            reactors.push(Reactor::new(index, Arc::clone(&shared), poll, replica, random()?));
+        }
+        Ok(Engine { shared, waiting: Mutex::new(reactors), threads: Mutex::default() })
+    }
+
+    /// Starts the reactors.
+    ///
+    /// # Errors
+    /// It was started before, or the system refuses a thread.
+    pub fn start(&self) -> Result<(), EngineError> {
+        let reactors = std::mem::take(&mut *self.waiting.lock());
+        if reactors.is_empty() {
+            return Err(EngineError::Started);
+        }
+        let mut threads = self.threads.lock();
+        for (index, mut reactor) in reactors.into_iter().enumerate() {
+            let shared = Arc::clone(&self.shared);
+            let serve = move || {
+                let failure = match catch_unwind(AssertUnwindSafe(|| reactor.run())) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => format!("polling failed: {error}"),
+                    Err(panic) => panic_text(panic.as_ref()),
+                };
+                shared.failed.store(true, SeqCst);
+                // Cannot be refused: the queue keeps room for it.
+                let _ = shared.events.push(Event::Failed(failure));
+            };
+            threads.push(std::thread::Builder::new().name(format!("reactor-{index}")).spawn(serve)?);
+        }
+        Ok(())
+    }
+
+    /// Has the reactors accept clients from a listening socket.
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated or made non-blocking.
+    pub fn listen(&self, socket: BorrowedFd<'_>, tcp: bool) -> Result<(), EngineError> {
+        rustix::io::ioctl_fionbio(socket, true)?;
+        let copies = self.shared.inboxes.iter().map(|_| rustix::io::fcntl_dupfd_cloexec(socket, 0));
+        let copies: Vec<OwnedFd> = copies.collect::<Result<_, _>>()?;
+        for (inbox, socket) in self.shared.inboxes.iter().zip(copies) {
+            inbox.send(Order::Listen { socket, tcp });
+        }
+        Ok(())
+    }
+
+    /// Where news comes from.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// Answers a cold command.
+    pub fn answer(&self, ask: u64, reply: Reply) {
+        let reactor = (ask % self.shared.inboxes.len() as u64) as usize;
+        self.shared.inboxes[reactor].send(Order::Answer(ask, reply));
+    }
+
+    /// Accepts no more clients, and ends with a `Drained` event once all are answered or the deadline has passed.
+    pub fn drain(&self, deadline_ms: u64) {
+        self.shared.inboxes.iter().for_each(|inbox| inbox.send(Order::Drain(deadline_ms)));
+    }
+
+    /// Ends the reactors and waits for their threads.
+    pub fn stop(&self) {
+        self.waiting.lock().clear();
+        self.shared.inboxes.iter().for_each(|inbox| inbox.send(Order::Stop));
+        for thread in self.threads.lock().drain(..) {
+            // A thread that panicked has said so by an event.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether a reactor has failed.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(SeqCst)
+    }
+
+    /// The coordinator for calls from this process.
+    pub fn replica(&self) -> &Replica {
+        &self.shared.replica
+    }
+
+    /// All clients.
+    pub fn clients(&self) -> Vec<ClientInfo> {
+        let ask = |inbox: &Inbox| {
+            let (sender, receiver) = sync_channel(1);
+            inbox.send(Order::Describe(sender));
+            receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
+        };
+        self.shared.inboxes.iter().filter(|_| !self.threads.lock().is_empty()).flat_map(ask).collect()
+    }
+
+    /// Ends the client with this number; tells whether there was one.
+    pub fn kill(&self, id: u64) -> bool {
+        self.shared.inboxes.iter().any(|inbox| {
+            let (sender, receiver) = sync_channel(1);
+            inbox.send(Order::Kill(id, sender));
+            receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or(false)
+        })
+    }
+
+    /// What the engine counted, by name.
+    pub fn stats(&self) -> Vec<(&'static str, u64)> {
+        let shared = &self.shared;
+        let sum = |count: fn(&Counters) -> u64| shared.counters.iter().map(|counters| count(counters)).sum();
+        let store = shared.replica.store();
+        vec![
+            ("keys", store.usage().total().keys()),
+            ("memory", store.usage().total().bytes()),
+            ("max_memory", store.usage().total().limit()),
+            ("expiring", store.expiring()),
+            ("expired", store.expired()),
+            ("hits", sum(|counters| counters.hits.get())),
+            ("misses", sum(|counters| counters.misses.get())),
+            ("writes", sum(|counters| counters.writes.get())),
+            ("deletes", sum(|counters| counters.deletes.get())),
+            ("commands", sum(|counters| counters.commands.get())),
+            ("refusals", sum(|counters| counters.refusals.get())),
+            ("connections", shared.connections.load(Relaxed) as u64),
+            ("accepted", shared.accepted.load(Relaxed)),
+            ("turned_away", shared.turned_away.load(Relaxed)),
+        ]
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Unix milliseconds, for calls from outside the reactors.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+fn replica(config: &EngineConfig, inboxes: Arc<Vec<Inbox>>) -> Result<Replica, EngineError> {
+    let secret = |_| random().map(u64::to_ne_bytes);
+    let digest_secret: Vec<u8> = (0..2).map(secret).collect::<Result<Vec<_>, _>>()?.concat();
+    let digest_secret = digest_secret.try_into().unwrap_or_default();
+    let store = Store::new(StoreConfig {
+        node: node_id(&config.name),
+        hash_seed: random()?,
+        digest_secret,
+        keyspaces: Keyspaces::new(config.keyspaces.clone()),
+        memory_max: config.memory_max,
+    });
+    let waits = Waits::new(config.limits.waits_max, Box::new(move |reactor: usize| inboxes[reactor].wake()));
+    Ok(Replica::new(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
+}
+
+/// A node's id follows from its name, so that it is the same after a restart.
+fn node_id(name: &str) -> NodeId {
+    let digest = DigestKey::new(b"turbopump/node-1").digest(name.as_bytes(), Default::default(), false);
+    NodeId((digest >> 64) as u64 | 1)
+}
+
+fn random() -> Result<u64, rustix::io::Errno> {
+    let mut bytes = [0u8; 8];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("a reactor panicked: {}", text.unwrap_or_else(|| "without a message".into()))
+}

@@ -1,0 +1,106 @@
+//! What the reactors tell the side that decides: a bounded queue with a descriptor that says when to look.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
+
+/// News from a reactor.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// A cold command waits for its answer.
+    Asked {
+        /// The number to answer it under.
+        ask: u64,
+        /// Its name.
+        command: &'static str,
+        /// Its arguments.
+        args: Vec<Vec<u8>>,
+    },
+    /// Something worth a line in the log.
+    Logged {
+        /// `info`, `warning` or `error`.
+        level: &'static str,
+        /// What happened.
+        event: &'static str,
+        /// Particulars.
+        fields: Vec<(&'static str, String)>,
+    },
+    /// A reactor panicked: its clients are gone, the engine is of no more use.
+    Failed(String),
+    /// All reactors have drained.
+    Drained {
+        /// Connections that ended between two requests.
+        answered: u64,
+        /// Connections that the deadline cut off.
+        aborted: u64,
+    },
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Events {
+    queue: Mutex<VecDeque<Event>>,
+    limit: usize,
+    signal: OwnedFd,
+}
+
+impl Events {
+    /// An empty queue for `limit` events.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new(limit: usize) -> std::io::Result<Self> {
+        let signal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Events { queue: Mutex::default(), limit, signal })
+    }
+
+    /// Adds an event; gives it back when the queue is full. What must arrive has a reserve of its own.
+    pub fn push(&self, event: Event) -> Result<(), Event> {
+        let mut queue = self.queue.lock();
+        let vital = matches!(event, Event::Failed(_) | Event::Drained { .. });
+        if queue.len() >= self.limit && !vital {
+            return Err(event);
+        }
+        queue.push_back(event);
+        let first = queue.len() == 1;
+        drop(queue);
+        if first {
+            // Fails only when the counter is full, and then the descriptor is readable already.
+            let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
+        }
+        Ok(())
+    }
+
+    /// Takes all events.
+    pub fn drain(&self) -> Vec<Event> {
+        // First the signal, then the queue: an event in between signals anew.
+        let _ = rustix::io::read(&self.signal, &mut [0u8; 8]);
+        self.queue.lock().drain(..).collect()
+    }
+}
+
+impl AsFd for Events {
+    /// Readable when there are events.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_gives_back_all_but_the_vital() {
+        let events = Events::new(1).expect("a descriptor");
+        let ask = |ask| Event::Asked { ask, command: "state", args: vec![] };
+
+        assert_eq!(events.push(ask(1)), Ok(()));
+        assert_eq!(events.push(ask(2)), Err(ask(2)));
+        assert_eq!(events.push(Event::Failed("x".into())), Ok(()));
+        assert_eq!(events.drain(), [ask(1), Event::Failed("x".into())]);
+        assert_eq!(events.drain(), []);
+    }
+}

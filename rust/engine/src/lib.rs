@@ -1,0 +1,10 @@
+//! The threads that own sockets. Not what a command means (`turbopump-core`) and not who decides (Python).
+
+pub mod config;
+mod connection;
+pub mod engine;
+pub mod events;
+mod listener;
+mod reactor;
+pub mod shared;
+mod timers;

@@ -1,0 +1,573 @@
+//! The loop that serves clients: one thread, one poll, no lock of Python's. What to do with the bytes is the
+//! session's to say; the reactor reads, sends, waits and gives everybody a turn.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+use std::os::fd::AsRawFd;
+use turbopump_core::error::Refusal;
+use turbopump_core::output::Output;
+use turbopump_core::replica::Replica;
+use turbopump_core::reply::Reply;
+use turbopump_core::session::{Client, Flow, Session, World};
+use turbopump_core::waits::Waiter;
+
+use crate::connection::{Connection, Connections, Received, Sent, Stage};
+use crate::events::Event;
+use crate::listener::{Accepted, Listener, Spare, turn_away};
+use crate::shared::{Order, Shared};
+use crate::timers::Timers;
+
+/// The token of the waker; listeners count down from it.
+pub const WAKER: Token = Token(usize::MAX);
+
+/// Events taken from one poll.
+const POLL_EVENTS: usize = 256;
+/// Reads, or steps of a job, before the next client's turn.
+const TURN_STEPS: usize = 4;
+/// Clients accepted before the others have their turn.
+const ACCEPT_TURN: usize = 64;
+/// After an error that ends a connection, this much of what the client still sends is read ...
+const LINGER_BYTES: usize = 1 << 20;
+/// ... for this long.
+const LINGER_MS: u64 = 1000;
+/// How long to wait for a descriptor to become free.
+const NO_DESCRIPTOR_MS: u64 = 20;
+/// How often some expired entries are dropped, while there are entries that expire.
+const COLLECT_MS: u64 = 50;
+/// How many entries are looked at each time.
+const COLLECT_STEP: usize = 1000;
+/// The longest sleep: another thread may have written entries that expire.
+const SLEEP_MS: u64 = 1000;
+
+/// What becomes of a connection after its turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum After {
+    Keep,
+    Again,
+    Gone,
+}
+
+/// A reactor.
+#[derive(Debug)]
+pub struct Reactor {
+    index: usize,
+    shared: Arc<Shared>,
+    replica: Replica,
+    poll: Poll,
+    connections: Connections,
+    listeners: Vec<Listener>,
+    /// Listeners that may have somebody waiting.
+    knocking: bool,
+    spare: Spare,
+    ready: Vec<u64>,
+    timers: Timers,
+    /// Who waits for the answer to which cold command.
+    asked: HashMap<u64, u64>,
+    buffer: Vec<u8>,
+    out: Output,
+    random: u64,
+    started: Instant,
+    now_ms: u64,
+    unix_ms: u64,
+    collect_at_ms: u64,
+    collect_cursor: u64,
+    drain_deadline_ms: Option<u64>,
+    stopped: bool,
+}
+
+impl Reactor {
+    /// The reactor number `index`.
+    pub fn new(index: usize, shared: Arc<Shared>, poll: Poll, replica: Replica, random: u64) -> Self {
+        Reactor {
+            index,
+            replica,
+            poll,
+            connections: Connections::default(),
+            listeners: Vec::new(),
+            knocking: false,
+            spare: Spare::new(),
+            ready: Vec::new(),
+            timers: Timers::default(),
+            asked: HashMap::new(),
+            buffer: vec![0; shared.config.read_buffer],
+            out: Output::default(),
+            random: random | 1,
+            started: Instant::now(),
+            now_ms: 0,
+            unix_ms: 0,
+            collect_at_ms: 0,
+            collect_cursor: 0,
+            drain_deadline_ms: None,
+            stopped: false,
+            shared,
+        }
+    }
+
+    /// Serves until it is told to stop.
+    ///
+    /// # Errors
+    /// Polling failed, which leaves nothing to be done.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = mio::Events::with_capacity(POLL_EVENTS);
+        while !self.stopped {
+            match self.poll.poll(&mut events, Some(self.sleep())) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            self.read_clocks();
+            for event in &events {
+                self.handle_event(event);
+            }
+            if self.knocking {
+                self.accept();
+            }
+            self.take_turns();
+            self.handle_timers();
+            self.collect();
+            self.check_drained();
+        }
+        Ok(())
+    }
+
+    fn read_clocks(&mut self) {
+        self.now_ms = self.started.elapsed().as_millis() as u64;
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.unix_ms = unix.as_millis() as u64;
+        // Xorshift, by Marsaglia (2003): enough to pick a random key.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+    }
+
+    fn sleep(&self) -> Duration {
+        if !self.ready.is_empty() || self.knocking {
+            return Duration::ZERO;
+        }
+        let collect =
+            if self.index == 0 && self.replica.store().expiring() > 0 { COLLECT_MS } else { SLEEP_MS };
+        let next = self.timers.next().into_iter().chain(self.drain_deadline_ms).min();
+        let until = next.map_or(SLEEP_MS, |at_ms| at_ms.saturating_sub(self.now_ms));
+        Duration::from_millis(until.min(collect))
+    }
+
+    fn handle_event(&mut self, event: &mio::event::Event) {
+        if event.token() == WAKER {
+            return self.handle_orders();
+        }
+        if usize::MAX - event.token().0 <= self.listeners.len() {
+            self.knocking = true;
+            return;
+        }
+        let token = event.token().0 as u64;
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.readable |= event.is_readable();
+        connection.hangup |= event.is_read_closed();
+        let paused = matches!(connection.stage, Stage::Asked | Stage::Waiting);
+        if paused && event.is_write_closed() {
+            // It is not merely half-closed: there is nobody left to answer.
+            connection.stage = Stage::Closing;
+        }
+        self.turn(token);
+    }
+
+    fn handle_orders(&mut self) {
+        let orders = std::mem::take(&mut *self.shared.inboxes[self.index].orders.lock());
+        for order in orders {
+            match order {
+                Order::Listen { socket, tcp } => self.listen(Listener { socket, tcp }),
+                Order::Answer(ask, reply) => self.handle_answer(ask, &reply),
+                Order::Describe(reply) => {
+                    let all =
+                        self.connections.iter().map(|connection| connection.describe(self.now_ms)).collect();
+                    // Nobody waits for it any more: then it is of no use.
+                    let _ = reply.try_send(all);
+                }
+                Order::Kill(id, reply) => {
+                    let _ = reply.try_send(self.kill(id));
+                }
+                Order::Drain(deadline_ms) => self.begin_drain(deadline_ms),
+                Order::Stop => self.stopped = true,
+            }
+        }
+        for token in self.replica.waits().take_ready(self.index) {
+            self.end_wait(token, false);
+        }
+    }
+
+    fn listen(&mut self, listener: Listener) {
+        let fd = listener.socket.as_raw_fd();
+        let token = Token(WAKER.0 - 1 - self.listeners.len());
+        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+            Ok(()) => self.listeners.push(listener),
+            Err(error) => self.log("error", "listen_failed", vec![("error", error.to_string())]),
+        }
+        self.knocking = true;
+    }
+
+    fn log(&self, level: &'static str, event: &'static str, fields: Vec<(&'static str, String)>) {
+        // A log line that finds the queue full is lost; what it tells of is counted elsewhere.
+        let _ = self.shared.events.push(Event::Logged { level, event, fields });
+    }
+
+    fn accept(&mut self) {
+        self.knocking = false;
+        for index in 0..self.listeners.len() {
+            for turn in 0.. {
+                if turn == ACCEPT_TURN {
+                    self.knocking = true;
+                    break;
+                }
+                let listener = &self.listeners[index];
+                let tcp = listener.tcp;
+                match listener.accept(&self.shared.config.guests, &mut self.spare) {
+                    Accepted::Client(socket) => self.welcome(socket, tcp),
+                    Accepted::Nobody => break,
+                    Accepted::Gone => {}
+                    Accepted::TurnedAway => {
+                        self.shared.turned_away.fetch_add(1, Relaxed);
+                    }
+                    Accepted::NoDescriptor => {
+                        if self.shared.turned_away.fetch_add(1, Relaxed).is_multiple_of(1024) {
+                            self.log("warning", "no_descriptor", vec![]);
+                        }
+                        // Polling tells of new clients only; those who wait already are looked at by the clock.
+                        self.timers.add(self.now_ms + NO_DESCRIPTOR_MS, u64::MAX);
+                        break;
+                    }
+                };
+            }
+        }
+    }
+
+    fn welcome(&mut self, socket: std::os::fd::OwnedFd, tcp: bool) {
+        let shared = &self.shared;
+        if shared.connections.fetch_add(1, Relaxed) >= shared.config.connections_max {
+            shared.connections.fetch_sub(1, Relaxed);
+            shared.turned_away.fetch_add(1, Relaxed);
+            let text =
+                "the node has as many clients as limits.max_connections allows: try again later, or raise it";
+            return turn_away(&socket, &Refusal::Busy(text.into()));
+        }
+        shared.accepted.fetch_add(1, Relaxed);
+        let id = shared.next_client.fetch_add(1, Relaxed);
+        let password = shared.config.password.as_ref().filter(|_| tcp).map(|text| text.as_bytes().into());
+        let session = Session::new(Client::new(id, password));
+        let token = self.connections.reserve();
+        self.connections.put(token, Box::new(Connection::new(socket, session, tcp, self.now_ms)));
+        self.turn(token);
+    }
+
+    /// Gives a connection its turn, and does what comes of it.
+    fn turn(&mut self, token: u64) {
+        let Some(mut connection) = self.connections.take(token) else { return };
+        let mut after = self.serve(token, &mut connection);
+        if after == After::Keep && !connection.polled && !self.poll_for(token, &mut connection, false) {
+            after = After::Gone;
+        }
+        if after == After::Keep && self.drain_deadline_ms.is_some() && connection.is_idle() {
+            self.shared.answered.fetch_add(1, Relaxed);
+            after = After::Gone;
+        }
+        match after {
+            After::Gone => self.close(token, connection),
+            After::Again if !connection.queued => {
+                connection.queued = true;
+                self.ready.push(token);
+                self.connections.put(token, connection);
+            }
+            After::Keep | After::Again => self.connections.put(token, connection),
+        }
+    }
+
+    fn close(&mut self, token: u64, connection: Box<Connection>) {
+        if let Some(key) = &connection.key {
+            self.replica.waits().cancel(key, Waiter { reactor: self.index, client: token });
+        }
+        if connection.polled {
+            let fd = connection.socket.as_raw_fd();
+            // Closing the socket takes it out of the poll anyway, unless somebody else holds it too.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        drop(connection);
+        self.connections.release(token);
+        self.shared.connections.fetch_sub(1, Relaxed);
+    }
+
+    /// Has polling tell when the connection can be read, and when it can be written if `write`.
+    fn poll_for(&self, token: u64, connection: &mut Connection, write: bool) -> bool {
+        if connection.polled && connection.polled_write == write {
+            return true;
+        }
+        let fd = connection.socket.as_raw_fd();
+        let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let (registry, token) = (self.poll.registry(), Token(token as usize));
+        let done = if connection.polled {
+            registry.reregister(&mut SourceFd(&fd), token, interest)
+        } else {
+            registry.register(&mut SourceFd(&fd), token, interest)
+        };
+        (connection.polled, connection.polled_write) = (true, write);
+        done.is_ok()
+    }
+
+    fn serve(&mut self, token: u64, connection: &mut Connection) -> After {
+        for _ in 0..TURN_STEPS {
+            if !connection.unsent.is_empty() {
+                let mut unsent = std::mem::take(&mut connection.unsent);
+                let sent = connection.send(&mut unsent);
+                connection.unsent = unsent;
+                match sent {
+                    Sent::All => {
+                        self.poll_for(token, connection, false);
+                    }
+                    Sent::Blocked if self.poll_for(token, connection, true) => return After::Keep,
+                    Sent::More => return After::Again,
+                    Sent::Gone | Sent::Blocked => return After::Gone,
+                }
+            }
+            let flow = match connection.stage {
+                Stage::Closing => return After::Gone,
+                Stage::Lingering(left) => return self.linger(connection, left),
+                Stage::Asked | Stage::Waiting => return After::Keep,
+                Stage::Yielding => connection.session.resume(&mut self.world()),
+                Stage::Reading if !connection.readable => return After::Keep,
+                Stage::Reading => match connection.receive(&mut self.buffer) {
+                    Received::Nothing => return After::Keep,
+                    Received::Gone => return After::Gone,
+                    Received::Bytes(count, last) => {
+                        connection.heard_ms = self.now_ms;
+                        let mut world = World {
+                            replica: &self.replica,
+                            now_ms: self.unix_ms,
+                            random: self.random,
+                            out: &mut self.out,
+                        };
+                        connection.session.handle_input(&self.buffer[..count], last, &mut world)
+                    }
+                },
+            };
+            self.follow(token, connection, flow);
+            if !self.out.is_empty() {
+                match connection.send(&mut self.out) {
+                    Sent::All => {}
+                    Sent::Gone => {
+                        self.out.clear();
+                        return After::Gone;
+                    }
+                    // What is left is the connection's own from here on.
+                    Sent::Blocked | Sent::More => std::mem::swap(&mut connection.unsent, &mut self.out),
+                }
+            }
+        }
+        After::Again
+    }
+
+    fn world(&mut self) -> World<'_> {
+        World { replica: &self.replica, now_ms: self.unix_ms, random: self.random, out: &mut self.out }
+    }
+
+    /// Does what the session asks for. Its replies are in `out` or `unsent`, and are sent by the caller.
+    fn follow(&mut self, token: u64, connection: &mut Connection, mut flow: Flow) {
+        loop {
+            flow = match flow {
+                Flow::Read => return connection.stage = Stage::Reading,
+                Flow::Yield => return connection.stage = Stage::Yielding,
+                Flow::Close => return connection.stage = Stage::Closing,
+                Flow::Linger => {
+                    connection.stage = Stage::Lingering(LINGER_BYTES);
+                    connection.readable = true;
+                    return self.set_deadline(token, connection, LINGER_MS);
+                }
+                Flow::Ask(ask) => {
+                    let number = self.shared.next_ask.fetch_add(1, Relaxed);
+                    let number = number * self.shared.inboxes.len() as u64 + self.index as u64;
+                    let asked = Event::Asked { ask: number, command: ask.command, args: ask.args };
+                    if self.shared.events.push(asked).is_ok() {
+                        self.asked.insert(number, token);
+                        return connection.stage = Stage::Asked;
+                    }
+                    let refusal = Refusal::Busy("too many commands wait for a decision: try again".into());
+                    connection.session.handle_refusal(refusal, &mut self.world())
+                }
+                Flow::Wait(key, timeout_ms) => match self.begin_wait(token, connection, key, timeout_ms) {
+                    Some(flow) => flow,
+                    None => return,
+                },
+            };
+        }
+    }
+
+    fn set_deadline(&mut self, token: u64, connection: &mut Connection, after_ms: u64) {
+        let at_ms = self.now_ms.saturating_add(after_ms);
+        connection.deadline_ms = Some(at_ms);
+        self.timers.add(at_ms, token);
+    }
+
+    /// Has the connection wait for a key; `None` when it does.
+    fn begin_wait(
+        &mut self,
+        token: u64,
+        connection: &mut Connection,
+        key: Vec<u8>,
+        timeout_ms: u64,
+    ) -> Option<Flow> {
+        let waiter = Waiter { reactor: self.index, client: token };
+        if !self.replica.waits().wait(&key, waiter) {
+            let refusal = Refusal::Busy("as many clients wait as limits.max_waits allows: try again".into());
+            return Some(connection.session.handle_refusal(refusal, &mut self.world()));
+        }
+        // A write between the session's look and the note has not seen the note.
+        match connection.session.handle_wait(false, &mut self.world()) {
+            Flow::Wait(..) => {
+                connection.stage = Stage::Waiting;
+                connection.key = Some(key);
+                if timeout_ms != u64::MAX {
+                    self.set_deadline(token, connection, timeout_ms);
+                }
+                None
+            }
+            flow => {
+                self.replica.waits().cancel(&key, waiter);
+                Some(flow)
+            }
+        }
+    }
+
+    /// The key of a waiting connection has appeared, or the time is `over`.
+    fn end_wait(&mut self, token: u64, over: bool) {
+        let Some(mut connection) = self.connections.take(token) else { return };
+        if connection.stage == Stage::Waiting {
+            if let Some(key) = connection.key.take().filter(|_| over) {
+                self.replica.waits().cancel(&key, Waiter { reactor: self.index, client: token });
+            }
+            let deadline_ms = connection.deadline_ms.take();
+            let flow = connection.session.handle_wait(over, &mut self.world());
+            let deleted_again = matches!(flow, Flow::Wait(..));
+            self.follow(token, &mut connection, flow);
+            if deleted_again {
+                connection.deadline_ms = deadline_ms;
+            }
+            std::mem::swap(&mut connection.unsent, &mut self.out);
+        }
+        self.connections.put(token, connection);
+        self.turn(token);
+    }
+
+    fn handle_answer(&mut self, ask: u64, reply: &Reply) {
+        // Without one, the client has left before the answer came.
+        let Some(token) = self.asked.remove(&ask) else { return };
+        let Some(mut connection) = self.connections.take(token) else { return };
+        let flow = connection.session.handle_answer(reply, &mut self.world());
+        self.follow(token, &mut connection, flow);
+        std::mem::swap(&mut connection.unsent, &mut self.out);
+        self.connections.put(token, connection);
+        self.turn(token);
+    }
+
+    fn linger(&mut self, connection: &mut Connection, left: usize) -> After {
+        if connection.deadline_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
+            return After::Gone;
+        }
+        // The client sees the end of the replies; a close now could take the error from it unread.
+        let _ = rustix::net::shutdown(&connection.socket, rustix::net::Shutdown::Write);
+        if !connection.readable {
+            return After::Keep;
+        }
+        match connection.receive(&mut self.buffer) {
+            Received::Nothing => After::Keep,
+            Received::Bytes(_, true) | Received::Gone => After::Gone,
+            Received::Bytes(count, false) if count >= left => After::Gone,
+            Received::Bytes(count, false) => {
+                connection.stage = Stage::Lingering(left - count);
+                if connection.readable { After::Again } else { After::Keep }
+            }
+        }
+    }
+
+    fn take_turns(&mut self) {
+        for token in std::mem::take(&mut self.ready) {
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.queued = false;
+                self.turn(token);
+            }
+        }
+    }
+
+    fn handle_timers(&mut self) {
+        while let Some((at_ms, token)) = self.timers.pop_due(self.now_ms) {
+            if token == u64::MAX {
+                self.knocking = true;
+                continue;
+            }
+            let connection = self.connections.get_mut(token);
+            match connection.filter(|connection| connection.deadline_ms == Some(at_ms)).map(|c| c.stage) {
+                Some(Stage::Waiting) => self.end_wait(token, true),
+                Some(Stage::Lingering(_)) => self.turn(token),
+                _ => {}
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        let store = self.replica.store();
+        if self.index == 0 && store.expiring() > 0 && self.now_ms >= self.collect_at_ms {
+            self.collect_cursor = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
+            self.collect_at_ms = self.now_ms + COLLECT_MS;
+        }
+    }
+
+    fn kill(&mut self, id: u64) -> bool {
+        let found = self.connections.tokens().into_iter().find(|token| {
+            self.connections.get_mut(*token).is_some_and(|connection| connection.session.client().id == id)
+        });
+        let connection = found.and_then(|token| Some((token, self.connections.take(token)?)));
+        let killed = connection.is_some();
+        if let Some((token, connection)) = connection {
+            self.close(token, connection);
+        }
+        killed
+    }
+
+    fn begin_drain(&mut self, deadline_ms: u64) {
+        // Who connected before this moment is served.
+        self.accept();
+        for listener in std::mem::take(&mut self.listeners) {
+            let fd = listener.socket.as_raw_fd();
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        self.drain_deadline_ms = Some(self.now_ms + deadline_ms);
+        for token in self.connections.tokens() {
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.readable = true;
+                self.turn(token);
+            }
+        }
+    }
+
+    fn check_drained(&mut self) {
+        let Some(deadline_ms) = self.drain_deadline_ms else { return };
+        if self.now_ms >= deadline_ms {
+            for token in self.connections.tokens() {
+                if let Some(connection) = self.connections.take(token) {
+                    self.shared.aborted.fetch_add(1, Relaxed);
+                    self.close(token, connection);
+                }
+            }
+        }
+        if self.connections.len() == 0 {
+            self.drain_deadline_ms = None;
+            if self.shared.undrained.fetch_sub(1, Relaxed) == 1 {
+                let (answered, aborted) =
+                    (self.shared.answered.load(Relaxed), self.shared.aborted.load(Relaxed));
+                // Cannot be refused: the queue keeps room for it.
+                let _ = self.shared.events.push(Event::Drained { answered, aborted });
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The engine as a Python class.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use turbopump_core::error::Refusal;
+use turbopump_core::replica::{Body, Condition, Lifetime};
+use turbopump_core::version::Version;
+use turbopump_engine::engine::{self as native, unix_ms};
+
+use crate::merkle::MerkleTree;
+use crate::{error, events, options, values};
+
+/// A value in time.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Entry {
+    value: Py<PyBytes>,
+    version: String,
+    expires_ms: Option<u64>,
+}
+
+#[pymethods]
+impl Entry {
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str, &'static str) {
+        ("value", "version", "expires_ms")
+    }
+}
+
+/// A store and the threads that serve it.
+#[pyclass(frozen, module = "turbopump._native")]
+pub struct Engine {
+    engine: native::Engine,
+}
+
+type Listed<'py> = (u64, Vec<(Bound<'py, PyBytes>, usize)>);
+
+fn version(text: Option<&str>) -> PyResult<Option<Version>> {
+    let parsed = text.map(str::parse).transpose();
+    parsed.map_err(|error| PyValueError::new_err(format!("if_version: {error}")))
+}
+
+fn condition(word: Option<&str>, if_version: Option<Version>) -> PyResult<Condition> {
+    match (word, if_version) {
+        (None, None) => Ok(Condition::Always),
+        (Some("absent"), None) => Ok(Condition::Absent),
+        (Some("present"), None) => Ok(Condition::Present),
+        (None, Some(version)) => Ok(Condition::Version(version)),
+        (Some(_), Some(_)) => Err(PyValueError::new_err("condition: give condition or if_version, not both")),
+        (Some(word), None) => {
+            Err(PyValueError::new_err(format!("condition: {word:?} is neither absent nor present")))
+        }
+    }
+}
+
+impl Engine {
+    /// Runs `call` without the GIL, on a key that has been checked.
+    fn with<R: Send>(
+        &self,
+        py: Python<'_>,
+        key: &[u8],
+        call: impl FnOnce(&native::Engine) -> Result<R, Refusal> + Send,
+    ) -> PyResult<R> {
+        let result = py.detach(|| {
+            if key.is_empty() {
+                return Err(Refusal::BadKey { length: 0, limit: self.engine.replica().limits().key_max });
+            }
+            self.engine.replica().check_key(key)?;
+            call(&self.engine)
+        });
+        result.map_err(|refusal| error::refused(py, &refusal))
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    fn new(options: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let config = options::engine(options)?;
+        Ok(Engine { engine: native::Engine::new(config).map_err(error::engine)? })
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.engine.start()).map_err(error::engine)
+    }
+
+    #[pyo3(signature = (fd, *, tcp))]
+    fn listen(&self, fd: i32, tcp: bool) -> PyResult<()> {
+        if fd < 0 {
+            return Err(error::option("fd", "is not a descriptor"));
+        }
+        // SAFETY: the descriptor is only duplicated, during this call; the caller holds it open.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.engine.listen(socket, tcp).map_err(error::engine)
+    }
+
+    fn fileno(&self) -> i32 {
+        self.engine.events().as_fd().as_raw_fd()
+    }
+
+    fn poll_events(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let events = py.detach(|| self.engine.events().drain());
+        events.into_iter().map(|event| events::object(py, event)).collect()
+    }
+
+    fn reply(&self, py: Python<'_>, ask: u64, answer: &Bound<'_, PyAny>) -> PyResult<()> {
+        let reply = values::reply(answer)?;
+        py.detach(|| self.engine.answer(ask, reply));
+        Ok(())
+    }
+
+    fn drain(&self, py: Python<'_>, deadline_ms: u64) {
+        py.detach(|| self.engine.drain(deadline_ms));
+    }
+
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| self.engine.stop());
+    }
+
+    fn get<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let value = self.with(py, key, |engine| {
+            Ok(engine
+                .replica()
+                .get(key, unix_ms(), |view| view.and_then(|view| view.value).map(|value| value.to_vec())))
+        })?;
+        Ok(value.map(|value| PyBytes::new(py, &value)))
+    }
+
+    fn read(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<Entry>> {
+        let found = self.with(py, key, |engine| {
+            Ok(engine.replica().get(key, unix_ms(), |view| {
+                view.and_then(|view| Some((view.value?.to_vec(), view.version, view.expires_ms)))
+            }))
+        })?;
+        Ok(found.map(|(value, version, expires_ms)| Entry {
+            value: PyBytes::new(py, &value).unbind(),
+            version: version.to_string(),
+            expires_ms: (expires_ms != 0).then_some(expires_ms),
+        }))
+    }
+
+    #[pyo3(signature = (key, value, ttl_ms = None, condition = None, if_version = None))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        key: &[u8],
+        value: &[u8],
+        ttl_ms: Option<u64>,
+        condition: Option<&str>,
+        if_version: Option<&str>,
+    ) -> PyResult<String> {
+        let condition = self::condition(condition, version(if_version)?)?;
+        let written = self.with(py, key, |engine| {
+            let now_ms = unix_ms();
+            let lifetime =
+                ttl_ms.map_or(Lifetime::Keyspace, |ttl_ms| Lifetime::Until(now_ms.saturating_add(ttl_ms)));
+            engine.replica().put(key, Body::Lent(value), lifetime, condition, now_ms)
+        })?;
+        Ok(written.to_string())
+    }
+
+    #[pyo3(signature = (key, if_version = None))]
+    fn delete(&self, py: Python<'_>, key: &[u8], if_version: Option<&str>) -> PyResult<Option<String>> {
+        let condition = version(if_version)?.map_or(Condition::Always, Condition::Version);
+        let deleted = self.with(py, key, |engine| engine.replica().delete(key, condition, unix_ms()))?;
+        Ok(deleted.map(|version| version.to_string()))
+    }
+
+    fn exists(&self, py: Python<'_>, key: &[u8]) -> PyResult<bool> {
+        self.with(py, key, |engine| Ok(engine.replica().get(key, unix_ms(), |view| view.is_some())))
+    }
+
+    #[pyo3(signature = (cursor, limit, prefix = &[][..]))]
+    fn scan<'py>(&self, py: Python<'py>, cursor: u64, limit: usize, prefix: &[u8]) -> Listed<'py> {
+        let (next, found) = py.detach(|| {
+            let (mut found, now_ms) = (Vec::new(), unix_ms());
+            let next = self.engine.replica().store().scan(cursor, limit, |key, view| {
+                let value = view.live(now_ms).filter(|_| key.starts_with(prefix));
+                found.extend(value.map(|value| (key.to_vec(), value.len())));
+            });
+            (next, found)
+        });
+        (next, found.into_iter().map(|(key, size)| (PyBytes::new(py, &key), size)).collect())
+    }
+
+    fn clear(&self, py: Python<'_>) -> PyResult<usize> {
+        let cleared = py.detach(|| self.engine.replica().clear(unix_ms()));
+        cleared.map_err(|refusal| error::refused(py, &refusal))
+    }
+
+    fn merkle(&self, py: Python<'_>) -> MerkleTree {
+        let (secret, tree) = py.detach(|| {
+            let store = self.engine.replica().store();
+            (store.digest_key().clone(), store.merkle())
+        });
+        MerkleTree::of(secret, tree)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        self.engine.stats().into_iter().try_for_each(|(name, value)| stats.set_item(name, value))?;
+        let store = self.engine.replica().store();
+        let mut keyspaces = Vec::new();
+        for (keyspace, account) in store.keyspaces().iter().zip(store.usage().keyspaces()) {
+            let dict = PyDict::new(py);
+            dict.set_item("prefix", String::from_utf8_lossy(&keyspace.prefix))?;
+            dict.set_item("keys", account.keys())?;
+            dict.set_item("memory", account.bytes())?;
+            dict.set_item("max_memory", account.limit())?;
+            keyspaces.push(dict);
+        }
+        stats.set_item("keyspaces", keyspaces)?;
+        Ok(stats)
+    }
+
+    fn clients<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let clients = py.detach(|| self.engine.clients());
+        let dict = |client: turbopump_engine::shared::ClientInfo| {
+            let dict = PyDict::new(py);
+            dict.set_item("id", client.id)?;
+            dict.set_item("fd", client.fd)?;
+            dict.set_item("name", client.name)?;
+            dict.set_item("library", client.library.0)?;
+            dict.set_item("library_version", client.library.1)?;
+            dict.set_item("protocol", client.protocol)?;
+            dict.set_item("tcp", client.tcp)?;
+            dict.set_item("age_ms", client.age_ms)?;
+            dict.set_item("idle_ms", client.idle_ms)?;
+            dict.set_item("unsent", client.unsent)?;
+            Ok(dict)
+        };
+        clients.into_iter().map(dict).collect()
+    }
+
+    fn kill(&self, py: Python<'_>, id: u64) -> bool {
+        py.detach(|| self.engine.kill(id))
+    }
+}

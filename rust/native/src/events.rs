@@ -1,0 +1,83 @@
+//! News from the engine, as Python sees it.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use turbopump_engine::events::Event;
+
+/// A client sent a cold command.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Asked {
+    ask: u64,
+    command: &'static str,
+    args: Vec<Py<PyBytes>>,
+}
+
+/// A thread of the engine has something to say.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Logged {
+    level: &'static str,
+    event: &'static str,
+    fields: Py<PyDict>,
+}
+
+/// A thread of the engine panicked.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Failed {
+    message: String,
+}
+
+/// The drain is over.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Drained {
+    answered: u64,
+    aborted: u64,
+}
+
+#[pymethods]
+impl Asked {
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str, &'static str) {
+        ("ask", "command", "args")
+    }
+}
+
+#[pymethods]
+impl Logged {
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str, &'static str) {
+        ("level", "event", "fields")
+    }
+}
+
+#[pymethods]
+impl Failed {
+    #[classattr]
+    fn __match_args__() -> (&'static str,) {
+        ("message",)
+    }
+}
+
+#[pymethods]
+impl Drained {
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str) {
+        ("answered", "aborted")
+    }
+}
+
+/// An event as its Python class.
+pub fn object(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
+    Ok(match event {
+        Event::Asked { ask, command, args } => {
+            let args = args.iter().map(|arg| PyBytes::new(py, arg).unbind()).collect();
+            Py::new(py, Asked { ask, command, args })?.into_any()
+        }
+        Event::Logged { level, event, fields } => {
+            let dict = PyDict::new(py);
+            fields.into_iter().try_for_each(|(name, value)| dict.set_item(name, value))?;
+            Py::new(py, Logged { level, event, fields: dict.unbind() })?.into_any()
+        }
+        Event::Failed(message) => Py::new(py, Failed { message })?.into_any(),
+        Event::Drained { answered, aborted } => Py::new(py, Drained { answered, aborted })?.into_any(),
+    })
+}

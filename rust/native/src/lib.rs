@@ -1,0 +1,52 @@
+//! The Python module `turbopump._native`: each function extracts, detaches, calls and maps the error. Not a
+//! place for decisions, and nothing of Python's is kept here.
+
+mod codec;
+mod engine;
+mod error;
+mod events;
+mod merkle;
+mod options;
+mod values;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The module itself. Its documentation is in `_native.pyi`.
+#[pyo3::pymodule]
+mod _native {
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+
+    #[pymodule_export]
+    use super::codec::{Answer, ClientCodec};
+    #[pymodule_export]
+    use super::engine::{Engine, Entry};
+    #[pymodule_export]
+    use super::error::{
+        ConflictError, DeniedError, NoSpaceError, NotFoundError, ProtocolError, RequestError, TurbopumpError,
+        UnavailableError,
+    };
+    #[pymodule_export]
+    use super::events::{Asked, Drained, Failed, Logged};
+    #[pymodule_export]
+    use super::merkle::MerkleTree;
+    use super::values::Key;
+    #[pymodule_export]
+    use super::values::Refusal;
+
+    #[pyfunction]
+    fn key_slot(key: Key) -> u16 {
+        turbopump_core::slot::key_slot(&key.0)
+    }
+
+    #[pyfunction]
+    fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+        let info = PyDict::new(py);
+        info.set_item("version", env!("CARGO_PKG_VERSION"))?;
+        info.set_item("profile", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+        info.set_item("git", env!("TURBOPUMP_COMMIT"))?;
+        Ok(info)
+    }
+}

@@ -1,0 +1,77 @@
+//! Values that cross the border between the languages.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString};
+use turbopump_core::error;
+use turbopump_core::reply::Reply;
+
+/// Bytes, or text that stands for its UTF-8.
+pub struct Key(pub Vec<u8>);
+
+impl<'py> FromPyObject<'_, 'py> for Key {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(text) = object.cast::<PyString>() {
+            return Ok(Key(text.to_str()?.as_bytes().to_vec()));
+        }
+        Ok(Key(object.cast::<PyBytes>()?.as_bytes().to_vec()))
+    }
+}
+
+/// An error to answer a cold command with.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Refusal {
+    code: String,
+    message: String,
+}
+
+#[pymethods]
+impl Refusal {
+    #[new]
+    fn new(code: String, message: String) -> Self {
+        Refusal { code, message }
+    }
+
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str) {
+        ("code", "message")
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Refusal({:?}, {:?})", self.code, self.message)
+    }
+}
+
+/// The answer to a cold command.
+pub fn reply(object: &Bound<'_, PyAny>) -> PyResult<Reply> {
+    if object.is_none() {
+        return Ok(Reply::Nil);
+    }
+    if let Ok(value) = object.cast::<PyBool>() {
+        return Ok(if value.is_true() { Reply::Ok } else { Reply::Int(0) });
+    }
+    if let Ok(value) = object.cast::<PyInt>() {
+        return Ok(Reply::Int(value.extract()?));
+    }
+    if let Ok(value) = object.cast::<PyString>() {
+        return Ok(Reply::Text(value.to_str()?.to_owned()));
+    }
+    if let Ok(value) = object.cast::<PyBytes>() {
+        return Ok(Reply::Bytes(value.as_bytes().to_vec()));
+    }
+    if let Ok(items) = object.cast::<PyList>() {
+        return Ok(Reply::List(items.iter().map(|item| reply(&item)).collect::<PyResult<_>>()?));
+    }
+    if let Ok(pairs) = object.cast::<PyDict>() {
+        let pair =
+            |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| Ok((name.extract()?, reply(&value)?));
+        return Ok(Reply::Map(pairs.iter().map(pair).collect::<PyResult<_>>()?));
+    }
+    if let Ok(refusal) = object.cast::<Refusal>() {
+        let Refusal { code, message } = refusal.get();
+        return Ok(Reply::Refused(error::Refusal::Told { code: code.clone(), message: message.clone() }));
+    }
+    Err(PyTypeError::new_err(format!("an answer is not a {}", object.get_type().name()?)))
+}

@@ -120,27 +120,29 @@ impl Reader {
         let rest = &buffer[at..];
         let framing = self.request.as_ref().map_or(Framing::None, |request| request.framing);
         match framing {
-            Framing::None | Framing::Unknown => self.no_value(rest, at),
+            Framing::None | Framing::Unknown => self.no_value(rest, at, last, alone, limits),
             Framing::Line => self.line(rest, at, last, alone, limits),
             Framing::Length(_) => self.sized(rest, at, last, alone),
             Framing::Eof => self.until_eof(rest, at, last, limits),
         }
     }
 
-    /// A command without a value: its line end may follow, now or later.
-    fn no_value(&mut self, rest: &[u8], at: usize) -> Read {
+    /// A command without a value ends with its line; one that is alone, already with its second pipe, for who
+    /// sends no newline and waits for the answer.
+    fn no_value(&mut self, rest: &[u8], at: usize, last: bool, alone: bool, limits: &Limits) -> Read {
         match rest {
-            [] => self.done(at, Body::Lent(b"")),
+            [] if alone || last => self.done(at, Body::Lent(b"")),
+            [] => Read::Partial(at),
             [b'\n', ..] => self.done(at + 1, Body::Lent(b"")),
-            [b'\r'] => Read::Partial(at),
             [b'\r', b'\n', ..] => self.done(at + 2, Body::Lent(b"")),
-            _ => {
-                let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1);
-                self.refuse(
-                    at + end,
-                    Refusal::Syntax("this command takes no value: end the line after the second |".into()),
-                )
-            }
+            _ => match rest.iter().position(|&byte| byte == b'\n') {
+                None if !last && !alone && rest.len() <= limits.line_max => Read::Partial(at),
+                newline => {
+                    let end = at + newline.map_or(rest.len(), |newline| newline + 1);
+                    let text = "this command takes no value: end the line after the second |";
+                    self.refuse(end, Refusal::Syntax(text.into()))
+                }
+            },
         }
     }
 

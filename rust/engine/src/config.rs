@@ -53,6 +53,8 @@ pub struct EngineConfig {
     pub read_buffer: usize,
     /// Rules by key prefix.
     pub keyspaces: Vec<Keyspace>,
+    /// Has the allocator give unused memory back to the system; may take a while.
+    pub release_memory: fn(),
 }
 
 impl Default for EngineConfig {
@@ -68,6 +70,7 @@ impl Default for EngineConfig {
             events_max: 1024,
             read_buffer: 64 * 1024,
             keyspaces: Vec::new(),
+            release_memory: || {},
         }
     }
 }

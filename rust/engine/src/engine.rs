@@ -21,6 +21,7 @@ use turbopump_core::waits::Waits;
 
 use crate::config::EngineConfig;
 use crate::events::{Event, Events};
+use crate::janitor::Janitor;
 use crate::reactor::{Reactor, WAKER};
 use crate::shared::{ClientInfo, Inbox, Order, Shared};
 
@@ -50,6 +51,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     waiting: Mutex<Vec<Reactor>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    janitor: Mutex<Option<Janitor>>,
 }
 
 impl Engine {
@@ -94,7 +96,12 @@ impl Engine {
         for (index, (poll, replica)) in polls.into_iter().zip(replicas).enumerate() {
             reactors.push(Reactor::new(index, Arc::clone(&shared), poll, replica, random()?));
         }
-        Ok(Engine { shared, waiting: Mutex::new(reactors), threads: Mutex::default() })
+        Ok(Engine {
+            shared,
+            waiting: Mutex::new(reactors),
+            threads: Mutex::default(),
+            janitor: Mutex::default(),
+        })
     }
 
     /// Starts the reactors.
@@ -106,6 +113,8 @@ impl Engine {
         if reactors.is_empty() {
             return Err(EngineError::Started);
         }
+        let usage = Arc::clone(self.shared.replica.store().usage());
+        *self.janitor.lock() = Some(Janitor::start(usage, self.shared.config.release_memory)?);
         let mut threads = self.threads.lock();
         for (index, mut reactor) in reactors.into_iter().enumerate() {
             let shared = Arc::clone(&self.shared);
@@ -157,6 +166,7 @@ impl Engine {
     /// Ends the reactors and waits for their threads.
     pub fn stop(&self) {
         self.waiting.lock().clear();
+        drop(self.janitor.lock().take());
         self.shared.inboxes.iter().for_each(|inbox| inbox.send(Order::Stop));
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has said so by an event.

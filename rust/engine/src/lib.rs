@@ -4,6 +4,7 @@ pub mod config;
 mod connection;
 pub mod engine;
 pub mod events;
+mod janitor;
 mod listener;
 mod reactor;
 pub mod shared;

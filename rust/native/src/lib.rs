@@ -13,6 +13,15 @@ mod values;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Has the allocator give unused memory back to the system.
+fn release_memory() {
+    // SAFETY: the function may be called at any time, from any thread.
+    #[cfg(feature = "mimalloc")]
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+}
+
 /// The module itself. Its documentation is in `_native.pyi`.
 #[pyo3::pymodule]
 mod _native {

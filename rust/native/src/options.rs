@@ -65,6 +65,7 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
             wait_ms_max: limits.take("max_wait_ms")?,
         },
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,
+        release_memory: crate::release_memory,
     };
     [limits, guests, options].into_iter().try_for_each(Options::finish)?;
     Ok(config)

@@ -36,7 +36,9 @@ fn filled() -> Store {
     });
     for number in 0..KEYS {
         let version = Version { stamp: number + 1, node: NodeId(1) };
-        store.merge(key(number).as_bytes(), &View::value(version, Value::Inline(&[7; 100]))).expect("no limit");
+        store
+            .merge(key(number).as_bytes(), &View::value(version, Value::Inline(&[7; 100])))
+            .expect("no limit");
     }
     store
 }
@@ -50,7 +52,9 @@ fn store(criterion: &mut Criterion) {
     let store = filled();
     let some: Vec<String> = keys().take(1 << 16).collect();
     let mut next = some.iter().cycle();
-    criterion.bench_function("key_slot, 16 bytes", |bench| bench.iter(|| key_slot(black_box(b"key:000000000001"))));
+    criterion.bench_function("key_slot, 16 bytes", |bench| {
+        bench.iter(|| key_slot(black_box(b"key:000000000001")))
+    });
     criterion.bench_function("Store::read, 1 M keys", |bench| {
         bench.iter(|| {
             let key = next.next().map(String::as_bytes).unwrap_or_default();

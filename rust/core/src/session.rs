@@ -15,6 +15,7 @@ use crate::replica::{Body, Replica};
 use crate::reply::Reply;
 use crate::resp;
 use crate::resp::scan::{Scan, Scanned};
+use crate::store::PREFETCH;
 
 /// A cold command, for the side that decides.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -260,12 +261,15 @@ impl Session {
     fn process_resp(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
         let Wire::Resp(scan) = &mut self.wire else { return (0..0, Flow::Read) };
         let (limits, usage) = (world.replica.limits(), world.replica.store().usage());
-        let mut at = 0;
+        let (mut at, mut warm) = (0, 0);
         while at < buffer.len() || scan.is_partial() {
             if world.out.len() > limits.output_max {
                 return (at..buffer.len(), Flow::Yield);
             }
             let rest = &buffer[at..];
+            if at >= warm {
+                warm = at + warm_up(rest, world.replica);
+            }
             let (end, next) = match scan.scan(rest, limits, usage) {
                 Scanned::Partial if scan.is_feeding() => return (at..at + scan.scanned(), Flow::Read),
                 Scanned::Partial => return (at..buffer.len(), Flow::Read),
@@ -356,6 +360,19 @@ impl Session {
             }
         }
     }
+}
+
+/// Has the processor fetch what the next requests of a pipeline will touch, all at once instead of one after
+/// the other; returns where those requests end.
+fn warm_up(buffer: &[u8], replica: &Replica) -> usize {
+    let (mut keys, mut count, mut end) = ([&buffer[..0]; PREFETCH], 0, 0);
+    for (place, (key, after)) in keys.iter_mut().zip(resp::scan::look_ahead(buffer)) {
+        (*place, count, end) = (key, count + 1, after);
+    }
+    if count > 1 {
+        replica.store().prefetch(&keys[..count]);
+    }
+    end.max(1)
 }
 
 fn run_resp(args: resp::scan::Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {

@@ -55,6 +55,24 @@ impl Table {
         None
     }
 
+    /// Fetches the bucket where an entry with `tag` begins to be looked for.
+    pub fn prefetch_bucket(&self, tag: u32) {
+        if let Some(bucket) = self.buckets.get(self.home(tag)) {
+            fetch(bucket);
+        }
+    }
+
+    /// Fetches the entry that has `tag`, if there is one.
+    pub fn prefetch_entry(&self, tag: u32) {
+        let from_home = self.buckets.iter().skip(self.home(tag));
+        let found = from_home.take_while(|bucket| **bucket != EMPTY).find(|bucket| tag_of(**bucket) >= tag);
+        if let Some(&bucket) = found {
+            let address = std::ptr::without_provenance::<u8>(address_of(bucket));
+            fetch(address);
+            fetch(address.wrapping_add(64));
+        }
+    }
+
     /// The entry at `index`, which `find` returned and nothing has changed since.
     pub fn at(&self, index: usize) -> EntryRef<'_> {
         // SAFETY: the bucket holds the address of an entry the table owns, lent as long as the table is.
@@ -179,6 +197,17 @@ impl Drop for Table {
             }
         }
     }
+}
+
+/// Has the processor fetch the cache line at an address, which need not be valid.
+pub fn fetch<T>(address: *const T) {
+    // SAFETY: a prefetch is a hint, and never faults.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 fn tag_of(bucket: u64) -> u32 {

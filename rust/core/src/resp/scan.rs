@@ -237,6 +237,25 @@ impl Scan {
     }
 }
 
+/// The keys of the whole requests at the front of `buffer`, as far as they are plain: only a hint. With each,
+/// where its request ends.
+pub fn look_ahead(buffer: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (count, mut next) = length(buffer, at, b'*').ok()??;
+        let mut key = &buffer[..0];
+        for index in 0..count {
+            let (len, start) = length(buffer, next, b'$').ok()??;
+            next = start + usize::try_from(len).ok()? + 2;
+            if index == 1 {
+                key = buffer.get(start..next - 2)?;
+            }
+        }
+        at = next;
+        (next <= buffer.len()).then_some((key, next))
+    })
+}
+
 const BAD_LINE_END: &str = "Protocol error: expected CRLF after a bulk string";
 const UNBALANCED: &str = "Protocol error: unbalanced quotes in request";
 

@@ -6,6 +6,7 @@ use crate::blob::Value;
 use crate::entry::View;
 use crate::error::Refusal;
 use crate::replica::{Body, Change, Condition, Lifetime};
+use crate::store::PREFETCH;
 
 fn body(arg: Arg<'_>) -> Body<'_> {
     match arg {
@@ -183,8 +184,10 @@ pub fn mget(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> 
     let (replica, now_ms) = (context.replica, context.now_ms);
     let mut reply = context.reply();
     reply.array(args.len() - 1);
-    for key in args.from(1) {
-        replica.get(key, now_ms, |view| write_value(&mut reply, view));
+    let keys: Vec<&[u8]> = args.from(1).collect();
+    for keys in keys.chunks(PREFETCH) {
+        replica.store().prefetch(keys);
+        keys.iter().for_each(|key| replica.get(key, now_ms, |view| write_value(&mut reply, view)));
     }
     Ok(Next::Done)
 }

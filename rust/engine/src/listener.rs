@@ -100,7 +100,8 @@ pub fn turn_away(client: impl AsFd, refusal: &Refusal) {
     if first[..count].first().is_some_and(|byte| *byte == b'*' || byte.is_ascii_uppercase()) {
         reply::Writer { out: &mut out, resp3: false }.error(&format!("ERR {refusal}"));
     } else {
-        response::Writer { out: &mut out, frame: false, id: None }.refusal(refusal);
+        // Framed, which a program can read before it could ask for it, and a person all the same.
+        response::Writer { out: &mut out, frame: true, id: None }.refusal(refusal);
     }
     // It is told once; whether it listens is its own affair.
     let _ = rustix::net::send(&client, out.front(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

@@ -5,6 +5,7 @@ mod codec;
 mod engine;
 mod error;
 mod events;
+mod load;
 mod merkle;
 mod options;
 mod values;
@@ -48,6 +49,11 @@ mod _native {
     #[pyfunction]
     fn key_slot(key: Key) -> u16 {
         turbopump_core::slot::key_slot(&key.0)
+    }
+
+    #[pyfunction]
+    fn load<'py>(py: Python<'py>, options: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+        super::load::load(py, options)
     }
 
     #[pyfunction]

@@ -9,28 +9,47 @@ use turbopump_engine::config::{EngineConfig, Guests};
 use crate::error;
 
 /// A dict of options, each to be taken once: what is left is unknown.
-struct Options<'py> {
+pub struct Dict<'py> {
     path: &'static str,
     left: Bound<'py, PyDict>,
 }
 
-impl<'py> Options<'py> {
-    fn of(path: &'static str, dict: &Bound<'py, PyDict>) -> PyResult<Self> {
-        Ok(Options { path, left: dict.copy()? })
+impl<'py> Dict<'py> {
+    /// The options in `dict`, which messages name after `path`.
+    pub fn of(path: &'static str, dict: &Bound<'py, PyDict>) -> PyResult<Self> {
+        Ok(Dict { path, left: dict.copy()? })
     }
 
-    fn take<T>(&self, name: &str) -> PyResult<T>
+    /// Takes an option that must be there.
+    pub fn take<T>(&self, name: &str) -> PyResult<T>
+    where
+        T: for<'a> FromPyObject<'a, 'py>,
+    {
+        let missing = || error::option(&format!("{}{name}", self.path), "is missing");
+        self.find(name)?.ok_or_else(missing)
+    }
+
+    /// Takes an option that has a default.
+    pub fn take_or<T>(&self, name: &str, default: T) -> PyResult<T>
+    where
+        T: for<'a> FromPyObject<'a, 'py>,
+    {
+        Ok(self.find(name)?.unwrap_or(default))
+    }
+
+    fn find<T>(&self, name: &str) -> PyResult<Option<T>>
     where
         T: for<'a> FromPyObject<'a, 'py>,
     {
         let named = format!("{}{name}", self.path);
-        let value = self.left.get_item(name)?.ok_or_else(|| error::option(&named, "is missing"))?;
+        let Some(value) = self.left.get_item(name)? else { return Ok(None) };
         self.left.del_item(name)?;
         let extracted: Result<T, PyErr> = value.extract::<T>().map_err(Into::into);
-        extracted.map_err(|problem| error::option(&named, &problem.value(value.py()).to_string()))
+        extracted.map(Some).map_err(|problem| error::option(&named, &problem.value(value.py()).to_string()))
     }
 
-    fn finish(self) -> PyResult<()> {
+    /// Refuses what was not taken.
+    pub fn finish(self) -> PyResult<()> {
         match self.left.keys().get_item(0) {
             Ok(name) => Err(error::option(&format!("{}{name}", self.path), "there is no such option")),
             Err(_) => Ok(()),
@@ -40,9 +59,9 @@ impl<'py> Options<'py> {
 
 /// Reads all options of an engine.
 pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
-    let options = Options::of("", dict)?;
-    let limits = Options::of("limits.", &options.take::<Bound<'_, PyDict>>("limits")?)?;
-    let guests = Options::of("guests.", &options.take::<Bound<'_, PyDict>>("guests")?)?;
+    let options = Dict::of("", dict)?;
+    let limits = Dict::of("limits.", &options.take::<Bound<'_, PyDict>>("limits")?)?;
+    let guests = Dict::of("guests.", &options.take::<Bound<'_, PyDict>>("guests")?)?;
     let keyspaces = options.take::<Vec<Bound<'_, PyDict>>>("keyspaces")?;
     let config = EngineConfig {
         name: options.take("name")?,
@@ -67,12 +86,12 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,
         release_memory: crate::release_memory,
     };
-    [limits, guests, options].into_iter().try_for_each(Options::finish)?;
+    [limits, guests, options].into_iter().try_for_each(Dict::finish)?;
     Ok(config)
 }
 
 fn keyspace(dict: &Bound<'_, PyDict>) -> PyResult<Keyspace> {
-    let options = Options::of("keyspaces.", dict)?;
+    let options = Dict::of("keyspaces.", dict)?;
     let keyspace = Keyspace {
         prefix: options.take::<String>("prefix")?.into_bytes(),
         writes: match options.take::<Bound<'_, PyString>>("writes")?.to_str()? {

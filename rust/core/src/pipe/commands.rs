@@ -313,10 +313,18 @@ fn auth(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Nex
 }
 
 const HELP: &str = "\
-turbopump: a request is  command|name=value ...|bytes  and a connection carries one, unless keep|| comes first.
-Keys and other values in the middle part are percent-encoded: %7C is a pipe, %3D is =, %20 a blank.
-The bytes of a write end at their newline; or say length=N or length=eof (until the half-close) for any bytes.
-Answers are raw, or ok|... or error|code=...|...; with frame=1 each carries its length. id=N comes back.
+turbopump: a request is  command|name=value ...|bytes . A connection carries one, and is closed behind the answer,
+unless keep|| comes first: then it carries many, answered in order; keep|frame=1| also frames every answer.
+
+bytes     end at their newline, which is not part of them; any bytes with length=N, exactly N of them, or with
+          length=eof, up to the half-close.
+names     and other values in the middle part are percent-encoded: %7C is a pipe, %3D is =, %20 a blank.
+answers   are the raw bytes, or a line: ok|name=value ...  or  error|code=WORD|what happened and what to do .
+frame=1   on any request: the answer is  ok|name=value ... length=N|N bytes and a newline; an error likewise.
+id=N      on any request comes back in a framed answer.
+ttl=      how many seconds the value lives, such as 2.5; timeout= how many to wait.
+if=       absent or present: write only then; if_version= only over that version, as a write answered it.
+limit=    at most so many lines; when there are more, the last line is  next|cursor=C  and cursor=C goes on there.
 
 ";
 

@@ -81,12 +81,12 @@ impl Writer<'_> {
 
     /// A refusal, with the first word Redis's clients know where there is one.
     pub fn refusal(&mut self, refusal: &Refusal) {
-        let word = match refusal {
-            Refusal::NoSpace(_) => "OOM",
-            Refusal::AuthRequired => return self.error("NOAUTH Authentication required."),
-            Refusal::Denied(_) => "NOPERM",
-            Refusal::Immutable(_) => "IMMUTABLE",
-            Refusal::Busy(_) => "BUSY",
+        let word = match refusal.code() {
+            "no_space" => "OOM",
+            "auth_required" => return self.error("NOAUTH Authentication required."),
+            "denied" => "NOPERM",
+            "immutable" => "IMMUTABLE",
+            "busy" => "BUSY",
             _ => "ERR",
         };
         self.error(&format!("{word} {refusal}"));

@@ -1,0 +1,10 @@
+"""Clients of a node in another process: `Client` blocks, `AsyncClient` is for asyncio.
+
+    call         what a command asks, and what its answer means
+    pipeline     many of them together
+    blocking, asynchronous     the connections
+
+Nothing is ever sent twice. A call that finds the connection lost raises ConnectionLostError, and whether it
+happened is unknown; the next call connects anew. Reads, deletes and writes with `if_version` may be repeated
+safely.
+"""

@@ -1,0 +1,220 @@
+"""The cold commands: what a node says about itself. Not the keys: those never leave the engine's threads.
+
+Each takes what followed its name and answers a value; each protocol puts the value in its own words.
+"""
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Protocol, TypeAlias
+
+from turbopump._native import build_info
+from turbopump.config import Config, Member
+from turbopump.errors import error_for
+
+SLOT_LAST = 16383
+REDIS_VERSION = "7.2.0"  # Redis clients and monitors choose their commands by it: those we follow are of 7.2
+
+Reply: TypeAlias = "bool | int | str | bytes | list[Reply] | dict[str, Reply] | None"
+Section = Mapping[str, object]
+
+
+class Observed(Protocol):
+    """The engine, as far as its state can be seen."""
+
+    def stats(self) -> dict[str, object]:
+        """Counters and gauges by name."""
+
+    def clients(self) -> list[dict[str, object]]:
+        """The client connections."""
+
+    def kill(self, id: int) -> bool:  # noqa: A002 - as `clients` calls it
+        """Ends a connection; tells whether there was one."""
+
+
+class Commands:
+    """The cold commands of one node; `table` has them by name."""
+
+    def __init__(
+        self,
+        config: Config,
+        member: Member,
+        engine: Observed,
+        *,
+        state: Callable[[], str],
+        addresses: Callable[[], list[str]],
+        uptime: Callable[[], float],
+        shut_down: Callable[[], None] | None,
+    ) -> None:
+        """Commands that answer for a node.
+
+        Args:
+            config: What CONFIG GET shows, passwords excepted.
+            member: The node's own part of it.
+            engine: Where the figures come from.
+            state: Tells `starting`, `running` or `stopping`.
+            addresses: Tells where clients find the node.
+            uptime: Tells for how many seconds the node has been there.
+            shut_down: Begins to stop the node; None where clients may not.
+        """
+        self._config = config
+        self._member = member
+        self._engine = engine
+        self._state = state
+        self._addresses = addresses
+        self._uptime = uptime
+        self._shut_down = shut_down
+
+    def table(self) -> dict[str, Callable[[list[bytes]], Awaitable[Reply]]]:
+        """The commands by name, as the engine asks for them."""
+        return {
+            "client": self.client,
+            "config": self.config,
+            "info": self.info,
+            "membership": self.membership,
+            "ring": self.ring,
+            "shutdown": self.shutdown,
+            "state": self.state,
+            "status": self.status,
+        }
+
+    async def membership(self, _args: list[bytes]) -> Reply:
+        """The nodes, a line each: name, state, and where clients find it."""
+        return " ".join([self._member.name, "alive", *self._addresses()])
+
+    async def ring(self, _args: list[bytes]) -> Reply:
+        """Which node has which slots, a line for each range."""
+        return f"0-{SLOT_LAST} {self._member.name}"
+
+    async def state(self, _args: list[bytes]) -> Reply:
+        """One word: starting, running or stopping."""
+        return self._state()
+
+    async def status(self, _args: list[bytes]) -> Reply:
+        """All there is to know, as JSON: `jq` reads it, and so do people."""
+        about = {
+            "name": self._member.name,
+            "state": self._state(),
+            "addresses": self._addresses(),
+            "pid": os.getpid(),
+            "uptime_seconds": round(self._uptime(), 3),
+            "build": build_info(),
+        }
+        return json.dumps(about | self._engine.stats(), indent=2)
+
+    async def info(self, args: list[bytes]) -> Reply:
+        """Redis's INFO: sections of name:value lines, all of them or those asked for."""
+        wanted = {arg.decode(errors="replace").lower() for arg in args} - {"default", "all", "everything"}
+        found = self._sections().items()
+        return "\r\n".join(
+            _section_text(name, fields) for name, fields in found if not wanted or name.lower() in wanted
+        )
+
+    async def config(self, args: list[bytes]) -> Reply:
+        """Redis's CONFIG GET, for any number of patterns. Nothing can be set: the file is the only truth."""
+        words = [arg.decode(errors="replace").lower() for arg in args]
+        if not words or words[0] != "get" or len(words) == 1:
+            raise error_for(
+                "syntax", "CONFIG GET pattern ... is all there is: to change it, edit the file and restart"
+            )
+        known = self._redis_parameters() | dict(_flatten(self._config.model_dump(mode="json")))
+        return {
+            name: value for name, value in known.items() if any(fnmatchcase(name, word) for word in words[1:])
+        }
+
+    async def client(self, args: list[bytes]) -> Reply:
+        """Redis's CLIENT LIST, a line of name=value for each connection, and CLIENT KILL ID."""
+        match [arg.upper() for arg in args]:
+            case [b"LIST"]:
+                return "".join(_client_line(client) for client in self._engine.clients())
+            case [b"KILL", b"ID", number] if number.isdigit():
+                return int(self._engine.kill(int(number)))
+        raise error_for("syntax", "CLIENT LIST and CLIENT KILL ID number are what this node answers")
+
+    async def shutdown(self, _args: list[bytes]) -> Reply:
+        """Redis's SHUTDOWN: the node answers what it accepted, and ends."""
+        if self._shut_down is None:
+            raise error_for("denied", "this node is part of another program: end that")
+        self._shut_down()
+        return True
+
+    def _sections(self) -> dict[str, Section]:
+        stats = self._engine.stats()
+        build = build_info()
+        return {
+            "Server": {
+                "redis_version": REDIS_VERSION,
+                "redis_mode": "standalone",
+                "turbopump_version": build["version"],
+                "turbopump_git": build["git"],
+                "process_id": os.getpid(),
+                "uptime_in_seconds": int(self._uptime()),
+            },
+            "Clients": {
+                "connected_clients": stats["connections"],
+                "maxclients": self._config.limits.max_connections,
+            },
+            "Memory": {"used_memory": stats["memory"], "maxmemory": stats["max_memory"]},
+            "Persistence": {"loading": 0},
+            "Stats": {
+                "total_connections_received": stats["accepted"],
+                "rejected_connections": stats["turned_away"],
+                "total_commands_processed": stats["commands"],
+                "total_error_replies": stats["refusals"],
+                "keyspace_hits": stats["hits"],
+                "keyspace_misses": stats["misses"],
+                "expired_keys": stats["expired"],
+                "evicted_keys": 0,
+            },
+            "Replication": {"role": "master", "connected_slaves": 0},
+            "Cluster": {"cluster_enabled": 0},
+            "Keyspace": {"db0": f"keys={stats['keys']},expires={stats['expiring']},avg_ttl=0"},
+        }
+
+    def _redis_parameters(self) -> dict[str, Reply]:
+        """What redis-benchmark and monitors look for, in Redis's names."""
+        return {
+            "appendonly": "no",
+            "databases": "1",
+            "maxclients": str(self._config.limits.max_connections),
+            "maxmemory": str(self._member.max_memory),
+            "maxmemory-policy": "noeviction",
+            "port": str(self._member.tcp.port if self._member.tcp else 0),
+            "save": "",
+            "unixsocket": self._member.socket,
+        }
+
+
+def _section_text(name: str, fields: Section) -> str:
+    return "".join([f"# {name}\r\n", *(f"{field}:{value}\r\n" for field, value in fields.items())])
+
+
+def _client_line(client: Mapping[str, object]) -> str:
+    """The fields in Redis's names and units."""
+    fields = {
+        "id": client["id"],
+        "fd": client["fd"],
+        "name": client["name"],
+        "age": int(str(client["age_ms"])) // 1000,
+        "idle": int(str(client["idle_ms"])) // 1000,
+        "db": 0,
+        "omem": client["unsent"],
+        "lib-name": client["library"],
+        "lib-ver": client["library_version"],
+        "protocol": client["protocol"],
+        "tcp": int(bool(client["tcp"])),
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items()) + "\n"
+
+
+def _flatten(value: object, name: str = "") -> Iterator[tuple[str, Reply]]:
+    """`limits.max_key` and its kin, as text."""
+    if isinstance(value, dict):
+        for inner, below in value.items():
+            yield from _flatten(below, f"{name}.{inner}" if name else inner)
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from _flatten(below, f"{name}[{index}]")
+    else:
+        yield name, "" if value is None else str(value)

@@ -1,0 +1,310 @@
+"""A node: the composition root that wires configuration, engine, door and log. It decides nothing itself."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Literal, NoReturn, Self, cast
+
+from turbopump import log
+from turbopump._native import Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
+from turbopump.commands import Commands
+from turbopump.config import Config, engine_options
+from turbopump.errors import ConfigError, NodeFailedError
+from turbopump.server import Server
+
+SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
+DRAIN_GRACE_SECONDS = 1.0  # the engine keeps the deadline itself; this long we believe that it does
+
+State = Literal["new", "starting", "running", "stopping", "stopped"]
+
+
+class Node:
+    """A node inside an asyncio program. Enter it to start, leave it to drain and stop.
+
+    Reads and writes go straight to the store, in under a microsecond, whether clients are served or not.
+    Keys and values may be text, which stands for its UTF-8; what comes back is bytes.
+
+    Attributes:
+        config: The configuration it was made from.
+        member: The part of it that is this node's own.
+        state: `new`, `starting`, `running`, `stopping` or `stopped`.
+        addresses: Where clients find it: paths, and `tcp://host:port`; empty when it does not listen.
+        drained: How the drain ended; None before, and when it was cut short.
+
+    Example:
+        async with Node() as node:
+            version = await node.put("greeting", "hello")
+            assert await node.get("greeting") == b"hello"
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        name: str | None = None,
+        listen: bool = False,
+        on_shutdown: Callable[[], None] | None = None,
+        engine: Callable[[dict[str, object]], Engine] = Engine,
+    ) -> None:
+        """A node that has not started.
+
+        Args:
+            config: By default one node that keeps everything in memory, without a limit.
+            name: Which member of the configuration it is; None where there is only one.
+            listen: Whether clients are served, on the sockets that the configuration names.
+            on_shutdown: Called when a client sends SHUTDOWN; without it that is refused.
+            engine: Makes the engine; tests give one that records.
+
+        Raises:
+            ConfigError: The configuration has no such member.
+        """
+        self.config = config or Config()
+        self.member = self.config.member(name)
+        self.state: State = "new"
+        self.addresses: Sequence[str] = ()
+        self.drained: Drained | None = None
+        self._listen = listen
+        self._on_shutdown = on_shutdown
+        self._make_engine = engine
+        self._failure: NodeFailedError | None = None
+        self._engine = cast("Engine", Absent(self))
+        self._get: Callable[[bytes], bytes | None] = self._engine.get
+
+    async def __aenter__(self) -> Self:
+        """Starts the node.
+
+        Raises:
+            ConfigError: A socket cannot be bound, or the engine refuses an option.
+            RuntimeError: It was started before.
+        """
+        if self.state != "new":
+            raise RuntimeError("a node starts once: make another one")
+        self.state = "starting"
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._start()
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self.state = "running"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the node: accepts nothing new, answers what was accepted, ends.
+
+        Raises:
+            NodeFailedError: The engine broke; what the body raised is its cause.
+        """
+        cancelled = error if isinstance(error, asyncio.CancelledError) else None
+        self.state = "stopping"
+        try:
+            self._server.close()
+            if self._failure is None:
+                await self._drain()
+        except asyncio.CancelledError as late:
+            cancelled = late
+        finally:
+            self._halt()
+        # A plain error of the body is not the group's business: it would come out wrapped.
+        try:
+            await self._group.__aexit__(type(cancelled) if cancelled else None, cancelled, None)
+        except ExceptionGroup:
+            if self._failure is None:
+                raise
+        if self._failure is not None:
+            raise self._failure from (None if cancelled else error)
+
+    def abort(self) -> None:
+        """Ends a drain at once: connections are closed, whatever they wait for."""
+        if self.state == "stopping" and not self._over.done():
+            self._over.set_result(None)
+
+    async def get(self, key: bytes | str) -> bytes | None:
+        """The value under a key, None if there is none.
+
+        Raises:
+            RequestError: The key is empty or too long.
+        """
+        return self._get(key if key.__class__ is bytes else _bytes(key))
+
+    async def read(self, key: bytes | str) -> Entry | None:
+        """The value under a key with its version and expiry, None if there is none.
+
+        Raises:
+            RequestError: The key is empty or too long.
+        """
+        return self._engine.read(_bytes(key))
+
+    async def put(
+        self,
+        key: bytes | str,
+        value: bytes | str,
+        *,
+        ttl: float | None = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: str | None = None,
+    ) -> str:
+        """Writes a value.
+
+        Args:
+            key: 1 to `limits.max_key` bytes.
+            value: At most `limits.max_value` bytes.
+            ttl: Lifetime in seconds, from 0.001; None for the keyspace's.
+            if_absent: Write only if the key has no value.
+            if_present: Write only if the key has a value.
+            if_version: Write only if the key's value is of this version.
+
+        Returns:
+            The version written.
+
+        Raises:
+            RequestError: An argument is out of range; nothing changed.
+            ConflictError: The condition does not hold, or the keyspace is immutable; nothing changed.
+            NoSpaceError: The node or the keyspace is full; nothing changed.
+        """
+        ttl_ms = None if ttl is None else round(ttl * 1000)
+        condition = _condition(if_absent=if_absent, if_present=if_present)
+        return self._engine.put(_bytes(key), _bytes(value), ttl_ms, condition, if_version)
+
+    async def delete(self, key: bytes | str, *, if_version: str | None = None) -> str | None:
+        """Deletes a key.
+
+        Returns:
+            The version of the deletion, None if there was nothing to delete.
+
+        Raises:
+            RequestError: An argument is out of range; nothing changed.
+            ConflictError: The value is of another version than `if_version`; nothing changed.
+        """
+        return self._engine.delete(_bytes(key), if_version)
+
+    async def exists(self, key: bytes | str) -> bool:
+        """Whether there is a value under a key.
+
+        Raises:
+            RequestError: The key is empty or too long.
+        """
+        return self._engine.exists(_bytes(key))
+
+    async def list(self, prefix: bytes | str = b"") -> AsyncIterator[bytes]:
+        """The keys that begin with a prefix, in no order. Other tasks run in between.
+
+        A key that is there all the time comes once; one written or deleted meanwhile may come or not.
+        """
+        cursor, start = 0, _bytes(prefix)
+        while True:
+            cursor, found = self._engine.scan(cursor, SCAN_KEYS, start)
+            for key, _size in found:
+                yield key
+            if cursor == 0:
+                return
+            await asyncio.sleep(0)
+
+    async def clear(self) -> int:
+        """Deletes every key. Returns how many there were."""
+        return self._engine.clear()
+
+    def merkle(self) -> MerkleTree:
+        """The digest tree of what the node holds now."""
+        return self._engine.merkle()
+
+    def stats(self) -> dict[str, object]:
+        """Counters since the start and gauges of now, by name."""
+        return self._engine.stats()
+
+    def _start(self) -> None:
+        """Everything that may fail, and nothing that waits: so nothing is half started."""
+        try:
+            engine = self._make_engine(engine_options(self.config, self.member))
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+        born = time.monotonic()
+        commands = Commands(
+            self.config,
+            self.member,
+            engine,
+            state=lambda: self.state,
+            addresses=lambda: list(self.addresses),
+            uptime=lambda: time.monotonic() - born,
+            shut_down=self._on_shutdown,
+        )
+        self._server = Server(self.member, engine, commands.table(), log.logger("turbopump.server"))
+        try:
+            engine.start()
+            if self._listen:
+                self._server.open()
+        except BaseException:
+            engine.stop()
+            self.state = "stopped"
+            raise
+        self.addresses = self._server.addresses
+        self._engine, self._get = engine, engine.get
+        self._loop.add_reader(engine.fileno(), self._pump)
+
+    def _pump(self) -> None:
+        """Takes what the engine has to say. Runs whenever its descriptor is readable."""
+        for event in self._engine.poll_events():
+            match event:
+                case Asked():
+                    self._group.create_task(self._server.answer(event))
+                case Logged():
+                    log.relay(event)
+                case Drained():
+                    self.drained = event
+                    self.abort()
+                case Failed(message):
+                    self._fail(NodeFailedError(message))
+
+    def _fail(self, failure: NodeFailedError) -> None:
+        """A task that raises is how the group tells the body of `async with`."""
+        if self._failure is None:
+            self._failure = failure
+            self._loop.remove_reader(self._engine.fileno())  # there is nothing more to hear
+            self._group.create_task(_raise(failure))
+
+    async def _drain(self) -> None:
+        deadline = self.config.drain_seconds
+        self._engine.drain(round(deadline * 1000))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline + DRAIN_GRACE_SECONDS):
+                await self._over
+
+    def _halt(self) -> None:
+        self._loop.remove_reader(self._engine.fileno())
+        self._engine.stop()
+        self._engine = cast("Engine", Absent(self))
+        self._get = self._engine.get
+        self.state = "stopped"
+
+
+class Absent:
+    """Stands where the engine will be, or was: nobody must write into a store that is gone."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __getattr__(self, _name: str) -> Callable[..., NoReturn]:
+        """Any method, which says when it could be called."""
+
+        def refuse(*_args: object) -> NoReturn:
+            raise RuntimeError(f"the node is {self._node.state}: use it inside `async with`")
+
+        return refuse
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _condition(*, if_absent: bool, if_present: bool) -> Literal["absent", "present"] | None:
+    if if_absent:
+        return "absent"
+    return "present" if if_present else None
+
+
+async def _raise(failure: NodeFailedError) -> NoReturn:
+    raise failure

@@ -36,9 +36,8 @@ fn filled() -> Store {
     });
     for number in 0..KEYS {
         let version = Version { stamp: number + 1, node: NodeId(1) };
-        store
-            .merge(key(number).as_bytes(), &View::value(version, Value::Inline(&[7; 100])))
-            .expect("no limit");
+        let view = View::value(version, Value::Inline(&[7; 100]));
+        assert!(store.merge(key(number).as_bytes(), &view).is_ok());
     }
     store
 }

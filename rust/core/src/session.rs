@@ -207,6 +207,10 @@ impl Session {
 
     /// Refuses whatever the client is waiting for, because the node cannot answer it now.
     pub fn handle_refusal(&mut self, refusal: Refusal, world: &mut World<'_>) -> Flow {
+        if let Stage::Waiting(request, _) = &self.stage {
+            pipe::writer(world.out, &self.client, request).refusal(&refusal);
+            return self.answered(world);
+        }
         self.handle_answer(&Reply::Refused(refusal), world)
     }
 

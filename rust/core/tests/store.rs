@@ -1,4 +1,5 @@
 //! What the store promises, against a plain map and under every order of writes.
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,7 +13,6 @@ use std::os::fd::AsRawFd;
 use turbopump_core::error::Refusal;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
-use turbopump_core::reply::Reply;
 use turbopump_core::session::{Client, Flow, Session, World};
 use turbopump_core::waits::Waiter;
 
@@ -181,7 +180,14 @@ impl Reactor {
         for order in orders {
             match order {
                 Order::Listen { socket, tcp } => self.listen(Listener { socket, tcp }),
-                Order::Answer(ask, reply) => self.handle_answer(ask, &reply),
+                // Without one, the client has left before the answer came.
+                Order::Answer(ask, reply) => {
+                    if let Some(token) = self.asked.remove(&ask) {
+                        self.advance(token, Stage::Asked, |session, world| {
+                            session.handle_answer(&reply, world)
+                        });
+                    }
+                }
                 Order::Describe(reply) => {
                     let all =
                         self.connections.iter().map(|connection| connection.describe(self.now_ms)).collect();
@@ -196,7 +202,7 @@ impl Reactor {
             }
         }
         for token in self.replica.waits().take_ready(self.index) {
-            self.end_wait(token, false);
+            self.advance(token, Stage::Waiting, |session, world| session.handle_wait(false, world));
         }
     }
 
@@ -418,6 +424,9 @@ impl Reactor {
         timeout_ms: u64,
     ) -> Option<Flow> {
         let waiter = Waiter { reactor: self.index, client: token };
+        if self.drain_deadline_ms.is_some() {
+            return Some(connection.session.handle_refusal(Refusal::ShuttingDown, &mut self.world()));
+        }
         if !self.replica.waits().wait(&key, waiter) {
             let refusal = Refusal::Busy("as many clients wait as limits.max_waits allows: try again".into());
             return Some(connection.session.handle_refusal(refusal, &mut self.world()));
@@ -439,33 +448,19 @@ impl Reactor {
         }
     }
 
-    /// The key of a waiting connection has appeared, or the time is `over`.
-    fn end_wait(&mut self, token: u64, over: bool) {
+    /// Gives a connection that is at `stage` what it waits for, and then its turn.
+    fn advance(&mut self, token: u64, stage: Stage, step: impl FnOnce(&mut Session, &mut World<'_>) -> Flow) {
         let Some(mut connection) = self.connections.take(token) else { return };
-        if connection.stage == Stage::Waiting {
-            if let Some(key) = connection.key.take().filter(|_| over) {
+        if connection.stage == stage {
+            if let Some(key) = connection.key.take() {
                 self.replica.waits().cancel(&key, Waiter { reactor: self.index, client: token });
             }
-            let deadline_ms = connection.deadline_ms.take();
-            let flow = connection.session.handle_wait(over, &mut self.world());
-            let deleted_again = matches!(flow, Flow::Wait(..));
+            // What is written now comes behind what the client has not taken yet.
+            std::mem::swap(&mut connection.unsent, &mut self.out);
+            let flow = step(&mut connection.session, &mut self.world());
             self.follow(token, &mut connection, flow);
-            if deleted_again {
-                connection.deadline_ms = deadline_ms;
-            }
             std::mem::swap(&mut connection.unsent, &mut self.out);
         }
-        self.connections.put(token, connection);
-        self.turn(token);
-    }
-
-    fn handle_answer(&mut self, ask: u64, reply: &Reply) {
-        // Without one, the client has left before the answer came.
-        let Some(token) = self.asked.remove(&ask) else { return };
-        let Some(mut connection) = self.connections.take(token) else { return };
-        let flow = connection.session.handle_answer(reply, &mut self.world());
-        self.follow(token, &mut connection, flow);
-        std::mem::swap(&mut connection.unsent, &mut self.out);
         self.connections.put(token, connection);
         self.turn(token);
     }
@@ -507,7 +502,9 @@ impl Reactor {
             }
             let connection = self.connections.get_mut(token);
             match connection.filter(|connection| connection.deadline_ms == Some(at_ms)).map(|c| c.stage) {
-                Some(Stage::Waiting) => self.end_wait(token, true),
+                Some(Stage::Waiting) => {
+                    self.advance(token, Stage::Waiting, |session, world| session.handle_wait(true, world));
+                }
                 Some(Stage::Lingering(_)) => self.turn(token),
                 _ => {}
             }
@@ -545,8 +542,11 @@ impl Reactor {
         for token in self.connections.tokens() {
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.readable = true;
-                self.turn(token);
             }
+            // Who waits for a key has asked for nothing that could be lost.
+            self.advance(token, Stage::Waiting, |session, world| {
+                session.handle_refusal(Refusal::ShuttingDown, world)
+            });
         }
     }
 

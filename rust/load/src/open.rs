@@ -16,26 +16,27 @@ use crate::connection::{Connection, Load};
 use crate::error::LoadError;
 use crate::poll::Poll;
 
+const NS_PER_SECOND: u64 = 1_000_000_000;
 /// Number of the timer among the sockets.
 const TIMER: usize = usize::MAX;
 /// Requests that could not even be sent are entered in so many groups of about the same age.
 const OVERDUE_GROUPS: u64 = 1000;
 
-/// When each request is due: at even distances.
+/// When each request is due: at even distances. The longest run at the highest rate stays below 2^64.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     start: u64,
-    gap_ns: f64,
+    rate: u64,
 }
 
 impl Schedule {
     fn due(&self, number: u64) -> u64 {
-        self.start + (number as f64 * self.gap_ns) as u64
+        self.start + number * NS_PER_SECOND / self.rate
     }
 
     /// How many are due by a time.
     fn count(&self, time: u64) -> u64 {
-        ((time - self.start) as f64 / self.gap_ns) as u64 + 1
+        time.saturating_sub(self.start) * self.rate / NS_PER_SECOND + 1
     }
 }
 
@@ -86,7 +87,7 @@ pub fn run(
         poll.add(connection, number)?;
         free.extend(std::iter::repeat_n(number, depth));
     }
-    let schedule = Schedule { start: load.window.clock.now(), gap_ns: 1e9 / rate as f64 };
+    let schedule = Schedule { start: load.window.clock.now(), rate };
     let (mut sent, slots) = (0, free.len());
     loop {
         let now = load.window.clock.now();
@@ -145,8 +146,16 @@ mod tests {
 
     #[test]
     fn the_schedule_keeps_the_rate() {
-        let schedule = Schedule { start: 7, gap_ns: 1e9 / 30_000.0 };
-        assert_eq!((schedule.due(0), schedule.due(30_000)), (7, 1_000_000_007));
-        assert_eq!((schedule.count(7), schedule.count(1_000_000_007)), (1, 30_001));
+        let schedule = Schedule { start: 7, rate: 30_000 };
+        assert_eq!((schedule.due(0), schedule.due(1), schedule.due(30_000)), (7, 33_340, 1_000_000_007));
+        assert_eq!((schedule.count(0), schedule.count(7), schedule.count(1_000_000_007)), (1, 1, 30_001));
+    }
+
+    #[test]
+    fn the_longest_schedule_fits() {
+        let (rate, seconds) = (10_000_000, 1_200);
+        let schedule = Schedule { start: NS_PER_SECOND, rate };
+        let end = schedule.due(rate * seconds);
+        assert_eq!((end, schedule.count(end)), (1_201 * NS_PER_SECOND, rate * seconds + 1));
     }
 }

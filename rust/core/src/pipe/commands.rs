@@ -215,10 +215,14 @@ fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Nex
         }
     };
     let framed = request.frame || context.client.framed;
+    let limit = number("limit")?;
+    if limit == Some(0) {
+        return Err(Refusal::bad_param("limit", b"0", "1 or more"));
+    }
     Ok(Next::Job(Job::List(Box::new(Listing {
         sizes,
         prefix: request.get("prefix").unwrap_or_default().to_vec(),
-        limit: number("limit")?,
+        limit,
         cursor: number("cursor")?.unwrap_or(0),
         frame: framed,
         id: request.id,

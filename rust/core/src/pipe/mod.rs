@@ -148,25 +148,35 @@ impl Reader {
 
     fn line(&mut self, rest: &[u8], at: usize, last: bool, alone: bool, limits: &Limits) -> Read {
         let found = rest.iter().skip(self.searched).position(|&byte| byte == b'\n');
-        let (line, end) = match found.map(|found| found + self.searched) {
-            Some(newline) => (&rest[..newline], newline + 1),
-            None if last => (rest, rest.len()),
-            None if rest.len() > limits.line_max => {
-                return Read::Broken(Refusal::LineTooLong { limit: limits.line_max });
-            }
-            None => {
-                self.searched = rest.len();
-                return Read::Partial(at);
-            }
-        };
+        let newline = found.map(|found| found + self.searched);
         self.searched = 0;
-        if alone && end < rest.len() {
+        let line = &rest[..newline.unwrap_or(rest.len())];
+        let too_long = line.len() > limits.line_max;
+        if too_long && alone {
+            return Read::Broken(Refusal::LineTooLong { limit: limits.line_max });
+        }
+        // Invariant: `value` is only reached with a request.
+        let Some(request) = &mut self.request else { return Read::Partial(at) };
+        if too_long {
+            request.refusal.get_or_insert(Refusal::LineTooLong { limit: limits.line_max });
+        }
+        let end = at + newline.map_or(rest.len(), |newline| newline + 1);
+        if newline.is_none() && !last {
+            // What is refused need not be kept until its line ends.
+            let skip = request.refusal.is_some();
+            self.searched = if skip { 0 } else { rest.len() };
+            return Read::Partial(if skip { end } else { at });
+        }
+        if newline.is_none() {
+            // A client that died half way looks the same: better nothing than half a value.
+            let text = "the connection ended before the line of the value did: end it with a newline, or say \
+                        length=eof; nothing was written";
+            return Read::Broken(Refusal::BadLength(text.into()));
+        }
+        if alone && end < at + rest.len() {
             return Read::Broken(Refusal::Multiline);
         }
-        if line.len() > limits.line_max {
-            return self.refuse(at + end, Refusal::LineTooLong { limit: limits.line_max });
-        }
-        self.done(at + end, Body::Owned(line.to_vec()))
+        self.done(end, Body::Owned(line.to_vec()))
     }
 
     fn sized(&mut self, rest: &[u8], at: usize, last: bool, alone: bool) -> Read {

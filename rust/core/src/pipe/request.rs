@@ -9,7 +9,7 @@ use crate::error::Refusal;
 pub enum Framing {
     /// There is no value.
     None,
-    /// The value ends at its newline, or with the connection.
+    /// The value ends at its newline.
     Line,
     /// The value has this many bytes.
     Length(usize),
@@ -77,21 +77,28 @@ impl Request {
         if short {
             request.framing = Framing::None;
         }
+        let mut seen: Vec<&[u8]> = Vec::new();
         for param in params.split(u8::is_ascii_whitespace).filter(|param| !param.is_empty()) {
-            if let Err(refusal) = request.param(param) {
+            if let Err(refusal) = request.param(param, &mut seen) {
                 request.refusal.get_or_insert(refusal);
             }
         }
         request
     }
 
-    fn param(&mut self, param: &[u8]) -> Result<(), Refusal> {
+    fn param<'p>(&mut self, param: &'p [u8], seen: &mut Vec<&'p [u8]>) -> Result<(), Refusal> {
         let shown = || crate::error::printable(param);
         let Some(equals) = param.iter().position(|&byte| byte == b'=') else {
             return Err(Refusal::Syntax(format!("{:?} is not a parameter: write name=value", shown())));
         };
         let (name, value) = (&param[..equals], &param[equals + 1..]);
         let named = String::from_utf8_lossy(name);
+        if seen.contains(&name) {
+            // Two lengths: whichever is taken, another reader of these bytes would take the other.
+            self.framing = if name == b"length" { Framing::Unknown } else { self.framing };
+            return Err(Refusal::bad_param(&named, value, "give it once"));
+        }
+        seen.push(name);
         let Some(value) = percent::decode(value) else {
             // Invariant of the framing: a length is plain digits, so it cannot be the one that is unreadable.
             if name == b"length" {
@@ -121,9 +128,6 @@ impl Request {
                 if let Some(spec) = spec {
                     let fix = format!("{} takes {}", spec.name, spec.params.join("=, ") + "=");
                     return Err(Refusal::Syntax(format!("there is no parameter {named:?}: {fix}")));
-                }
-                if self.params.iter().any(|(known, _)| known == name) {
-                    return Err(Refusal::bad_param(&named, &value, "give it once"));
                 }
                 self.params.push((name.to_vec(), value));
             }

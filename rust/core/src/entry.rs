@@ -2,7 +2,7 @@
 //! Not the rule of which entry wins: that is `View::join`, and only `Store::merge` applies it.
 //!
 //! ```text
-//! | stamp 8 | flags 1 | key length 1-2 | value length 0-4 | node 0|8 | expires 0|8 | floor 0|16 | key | value |
+//! | stamp 8 | flags 1 | key length 1-2 | value length 0-4 | node 8? | expires 8? | floor 16? | key | value |
 //! ```
 //! What a usual entry does not need takes no room: its overhead is 11 bytes.
 
@@ -264,7 +264,8 @@ impl Entry {
     fn drop_blob(&mut self) {
         let entry = self.borrow();
         if let Some(Value::Blob(blob)) = entry.value(&entry.shape()) {
-            // SAFETY: `write_around_key` leaked exactly this reference, and the caller overwrites or frees it.
+            // SAFETY: `write_around_key` leaked exactly this reference, and the caller overwrites or frees
+            // it.
             unsafe { Arc::decrement_strong_count(std::ptr::from_ref(blob.get())) };
         }
     }
@@ -354,7 +355,8 @@ impl<'a> EntryRef<'a> {
             return Some(Value::Inline(self.part(shape.value_at(), shape.value_len)));
         }
         let blob = std::ptr::with_exposed_provenance::<Blob>(self.u64_at(shape.value_at()) as usize);
-        // SAFETY: `write_around_key` put an `Arc::into_raw` here, which the entry keeps as long as it is lent.
+        // SAFETY: `write_around_key` put an `Arc::into_raw` here, which the entry keeps as long as it is
+        // lent.
         Some(Value::Blob(unsafe { BlobRef::from_raw(blob) }))
     }
 

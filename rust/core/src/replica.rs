@@ -243,8 +243,8 @@ impl Replica {
         Ok(done.0)
     }
 
-    /// Deletes about `limit` keys from `cursor` on; returns the cursor to go on with, 0 at the end, and how many
-    /// were deleted.
+    /// Deletes about `limit` keys from `cursor` on; returns the cursor to go on with, 0 at the end, and how
+    /// many were deleted.
     ///
     /// # Errors
     /// As `delete`; what was deleted before stays so.

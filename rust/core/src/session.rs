@@ -1,5 +1,5 @@
-//! One client's conversation: bytes in, replies out, in order. Sans-IO: the reactor brings the bytes, the time
-//! and the answers to cold commands, and does what each call's `Flow` says.
+//! One client's conversation: bytes in, replies out, in order. Sans-IO: the reactor brings the bytes, the
+//! time and the answers to cold commands, and does what each call's `Flow` says.
 
 use std::ops::Range;
 

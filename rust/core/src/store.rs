@@ -162,8 +162,8 @@ impl Store {
         read(table.find(place.tag, key).map(|index| table.at(index).view(self.node)))
     }
 
-    /// Has the processor fetch what `read` and `merge` of these keys will touch. Only a hint: each key by itself
-    /// waits for main memory twice or more, and all of them together hardly longer.
+    /// Has the processor fetch what `read` and `merge` of these keys will touch. Only a hint: each key by
+    /// itself waits for main memory twice or more, and all of them together hardly longer.
     pub fn prefetch(&self, keys: &[&[u8]]) {
         for keys in keys.chunks(PREFETCH) {
             let mut places = [Place::default(); PREFETCH];

@@ -1,4 +1,5 @@
-//! One slot's keys: open addressing in hash order. Not the store: a table knows entries, not time or versions.
+//! One slot's keys: open addressing in hash order. Not the store: a table knows entries, not time or
+//! versions.
 //!
 //! A bucket is one word: 20 bits of the key's hash (its *tag*) above 44 bits of the entry's address, which is
 //! 16-byte aligned. Buckets are kept in tag order, each at or after its home, and never wrap around. So
@@ -260,7 +261,9 @@ mod tests {
     proptest! {
         /// Against a map, with tags spread out and with all of them at the very end of the table.
         #[test]
-        fn behaves_as_a_map(steps in proptest::collection::vec((0u16..200, 0u8..3), 0..600), clustered: bool) {
+        fn behaves_as_a_map(
+            steps in proptest::collection::vec((0u16..200, 0u8..3), 0..600), clustered: bool,
+        ) {
             let (mut table, mut map) = (Table::default(), BTreeMap::new());
             for (stamp, (key, action)) in steps.into_iter().enumerate() {
                 let (tag, bytes, stamp) = (tag(key, clustered), key.to_be_bytes(), stamp as u64);

@@ -8,7 +8,7 @@ use crate::keyspace::Keyspaces;
 /// A write would have taken more memory than its node or its keyspace may. Nothing changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "{used} of {limit} bytes are in use and the write needs {wanted} more: delete something or raise max_memory"
+    "{used} of {limit} bytes are used and the write needs {wanted} more: delete something or raise max_memory"
 )]
 pub struct NoSpace {
     /// Bytes the write needs beyond what it replaces.

@@ -111,7 +111,11 @@ proptest! {
 
     /// A scan finds what is there all along, whatever comes and goes meanwhile.
     #[test]
-    fn a_scan_misses_nothing(stay in 1usize..300, step in 1usize..50, churn in proptest::collection::vec(any::<u16>(), 0..200)) {
+    fn a_scan_misses_nothing(
+        stay in 1usize..300,
+        step in 1usize..50,
+        churn in proptest::collection::vec(any::<u16>(), 0..200),
+    ) {
         let store = store();
         let key = |group: &str, number: usize| format!("{{{}}}{group}{number}", number % 4).into_bytes();
         for number in 0..stay {

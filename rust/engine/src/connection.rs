@@ -173,8 +173,8 @@ impl Connection {
     }
 }
 
-/// Connections by token: an index and, above it, how often the place was used, so that a late event for a closed
-/// connection never reaches its successor.
+/// Connections by token: an index and, above it, how often the place was used, so that a late event for a
+/// closed connection never reaches its successor.
 #[derive(Debug, Default)]
 pub struct Connections {
     places: Vec<(u32, Option<Box<Connection>>)>,

@@ -158,7 +158,8 @@ impl Engine {
         self.shared.inboxes[reactor].send(Order::Answer(ask, reply));
     }
 
-    /// Accepts no more clients, and ends with a `Drained` event once all are answered or the deadline has passed.
+    /// Accepts no more clients, and ends with a `Drained` event once all are answered or the deadline has
+    /// passed.
     pub fn drain(&self, deadline_ms: u64) {
         self.shared.inboxes.iter().for_each(|inbox| inbox.send(Order::Drain(deadline_ms)));
     }

@@ -242,7 +242,8 @@ impl Reactor {
                         if self.shared.turned_away.fetch_add(1, Relaxed).is_multiple_of(1024) {
                             self.log("warning", "no_descriptor", vec![]);
                         }
-                        // Polling tells of new clients only; those who wait already are looked at by the clock.
+                        // Polling tells of new clients only; those who wait already are looked at by the
+                        // clock.
                         self.timers.add(self.now_ms + NO_DESCRIPTOR_MS, u64::MAX);
                         break;
                     }

@@ -1,5 +1,5 @@
-//! Any bytes, in any pieces: answered or refused, and the same answers however they are cut. Memory stays within
-//! the store's limit.
+//! Any bytes, in any pieces: answered or refused, and the same answers however they are cut. Memory stays
+//! within the store's limit.
 #![no_main]
 
 use std::sync::LazyLock;

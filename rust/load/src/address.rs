@@ -29,7 +29,8 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self, LoadError> {
         let refused = |problem: &str| LoadError::option("address", format!("{text}: {problem}"));
         let Some(host_port) = text.strip_prefix("tcp://") else {
-            // The system's own check calls a path that is too long a path with a NUL in it; std's words are better.
+            // The system's own check calls a path that is too long a path with a NUL in it; std's words are
+            // better.
             UnixAddr::from_pathname(text).map_err(|error| refused(&error.to_string()))?;
             let address = SocketAddrUnix::new(text).map_err(|error| refused(&error.to_string()))?;
             return if text.is_empty() {

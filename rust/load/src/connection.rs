@@ -1,5 +1,5 @@
-//! A connection that carries many requests: what it owes and is owed, whatever way the bytes are cut. Values are
-//! checked as they pass and not kept, so their size does not matter.
+//! A connection that carries many requests: what it owes and is owed, whatever way the bytes are cut.
+//! Values are checked as they pass and not kept, so their size does not matter.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,6 @@
-//! Who computed: the server's processes, this thread, and everybody else on the machine. A server's CPU time per
-//! request is the figure that survives noisy neighbours; the others' time tells how noisy they were.
+//! Who computed: the server's processes, this thread, and everybody else on the machine. A server's CPU
+//! time per request is the figure that survives noisy neighbours; the others' time tells how noisy they
+//! were.
 
 use std::fs;
 use std::io;

@@ -65,7 +65,8 @@ impl Control<'_> {
         if self.stopped.load(Ordering::Relaxed) {
             return Err(LoadError::Stopped);
         }
-        let _ = self.progress.try_send((stage, share, requests)); // a full queue: the last word is not read yet
+        // A full queue: the last word is not read yet.
+        let _ = self.progress.try_send((stage, share, requests));
         Ok(())
     }
 }

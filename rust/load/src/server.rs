@@ -1,5 +1,5 @@
-//! A server to be loaded by the tests: a map behind a unix socket that speaks every protocol, and misbehaves as
-//! told.
+//! A server to be loaded by the tests: a map behind a unix socket that speaks every protocol, and
+//! misbehaves as told.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Requests: which key, read or write, and the bytes of it. Each request of a run differs from the next only in
-//! the digits of its key, so it is copied from a template and the digits are filled in.
+//! Requests: which key, read or write, and the bytes of it. Each request of a run differs from the next
+//! only in the digits of its key, so it is copied from a template and the digits are filled in.
 
 use crate::options::Options;
 use crate::protocol::Wire;

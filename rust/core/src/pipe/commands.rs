@@ -62,7 +62,8 @@ pub struct Spec {
 /// Every command, in the order of `help||`.
 #[rustfmt::skip]
 pub static COMMANDS: &[Spec] = &[
-    Spec { name: "write", takes_value: true, params: &["name", "length", "ttl", "if", "if_version"], run: write,
+    Spec { name: "write", takes_value: true, run: write,
+        params: &["name", "length", "ttl", "if", "if_version"],
         summary: "stores the bytes after the second pipe; answers their version" },
     Spec { name: "read", takes_value: false, params: &["name"], run: read,
         summary: "answers the value, byte for byte" },
@@ -317,8 +318,8 @@ fn auth(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Nex
 }
 
 const HELP: &str = "\
-turbopump: a request is  command|name=value ...|bytes . A connection carries one, and is closed behind the answer,
-unless keep|| comes first: then it carries many, answered in order; keep|frame=1| also frames every answer.
+turbopump: a request is  command|name=value ...|bytes . A connection carries one and is then closed, unless
+keep|| comes first: then it carries many, answered in order. keep|frame=1| also frames every answer.
 
 bytes     end at their newline, which is not part of them; any bytes with length=N, exactly N of them, or with
           length=eof, up to the half-close.
@@ -328,7 +329,7 @@ frame=1   on any request: the answer is  ok|name=value ... length=N|N bytes and 
 id=N      on any request comes back in a framed answer.
 ttl=      how many seconds the value lives, such as 2.5; timeout= how many to wait.
 if=       absent or present: write only then; if_version= only over that version, as a write answered it.
-limit=    at most so many lines; when there are more, the last line is  next|cursor=C  and cursor=C goes on there.
+limit=    at most so many lines; if there are more, the last is  next|cursor=C  and cursor=C goes on there.
 
 ";
 

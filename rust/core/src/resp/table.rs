@@ -54,71 +54,80 @@ const ALL_KEYS: (i32, i32, i32) = (1, -1, 1);
 const PAIRS: (i32, i32, i32) = (1, -1, 2);
 
 macro_rules! table {
-    ($($name:literal $arity:literal $flags:ident $keys:ident $group:literal $run:path, $summary:literal;)*) => {
-        &[$(Spec { name: $name, arity: $arity, flags: $flags, keys: $keys, group: $group, summary: $summary, run: $run }),*]
+    ($($name:literal $arity:literal $flags:ident $keys:ident $group:literal $run:path, $about:literal;)*) => {
+        &[$(Spec {
+            name: $name,
+            arity: $arity,
+            flags: $flags,
+            keys: $keys,
+            group: $group,
+            summary: $about,
+            run: $run,
+        }),*]
     };
 }
 
 /// Every command, by name.
 #[rustfmt::skip]
 pub static COMMANDS: &[Spec] = table! {
-    "append"      3  WRITE      ONE_KEY  "string"     strings::append,      "Appends to a value, or creates it.";
-    "auth"       -2  TALK_FIRST NO_KEY   "connection" connection::auth,     "Gives the password.";
-    "client"     -2  TALK       NO_KEY   "connection" connection::client,   "Shows, names and ends client connections.";
-    "command"    -1  ABOUT      NO_KEY   "server"     admin::command,       "Describes the commands.";
-    "config"     -2  ADMIN      NO_KEY   "server"     admin::config,        "Shows the configuration.";
-    "dbsize"      1  READ       NO_KEY   "server"     admin::dbsize,        "Counts the keys.";
-    "decr"        2  WRITE      ONE_KEY  "string"     strings::decr,        "Subtracts one from an integer.";
-    "decrby"      3  WRITE      ONE_KEY  "string"     strings::decrby,      "Subtracts from an integer.";
-    "del"        -2  REMOVE_ALL ALL_KEYS "generic"    keys::del,            "Deletes keys.";
-    "echo"        2  TALK       NO_KEY   "connection" connection::echo,     "Answers what it was given.";
-    "exists"     -2  READ       ALL_KEYS "generic"    keys::exists,         "Counts which of the keys have a value.";
-    "expire"     -3  REMOVE     ONE_KEY  "generic"    keys::expire,         "Sets a lifetime in seconds.";
-    "expireat"   -3  REMOVE     ONE_KEY  "generic"    keys::expireat,       "Sets the Unix second of expiry.";
-    "expiretime"  2  READ       ONE_KEY  "generic"    keys::expiretime,     "Tells the Unix second of expiry.";
-    "flushall"   -1  REMOVE_ALL NO_KEY   "server"     admin::flushdb,       "Deletes all keys.";
-    "flushdb"    -1  REMOVE_ALL NO_KEY   "server"     admin::flushdb,       "Deletes all keys.";
-    "get"         2  READ       ONE_KEY  "string"     strings::get,         "Reads a value.";
-    "getdel"      2  REMOVE     ONE_KEY  "string"     strings::getdel,      "Reads a value and deletes it.";
-    "getex"      -2  REMOVE     ONE_KEY  "string"     strings::getex,       "Reads a value and sets its lifetime.";
-    "getset"      3  WRITE      ONE_KEY  "string"     strings::getset,      "Writes a value and answers the one before.";
-    "hello"      -1  TALK_FIRST NO_KEY   "connection" connection::hello,    "Agrees on the protocol's version.";
-    "incr"        2  WRITE      ONE_KEY  "string"     strings::incr,        "Adds one to an integer.";
-    "incrby"      3  WRITE      ONE_KEY  "string"     strings::incrby,      "Adds to an integer.";
-    "info"       -1  ABOUT      NO_KEY   "server"     admin::info,          "Tells about the node.";
-    "keys"        2  READ_ALL   NO_KEY   "generic"    keys::keys,           "Lists the keys that match a pattern.";
-    "memory"     -2  READ_ALL   NO_KEY   "server"     admin::memory,        "Tells what a key takes.";
-    "mget"       -2  READ       ALL_KEYS "string"     strings::mget,        "Reads several values.";
-    "mset"       -3  WRITE      PAIRS    "string"     strings::mset,        "Writes several values.";
-    "object"     -2  READ_ALL   NO_KEY   "generic"    admin::object,        "Tells how a value is kept.";
-    "persist"     2  REMOVE     ONE_KEY  "generic"    keys::persist,        "Takes the lifetime away.";
-    "pexpire"    -3  REMOVE     ONE_KEY  "generic"    keys::pexpire,        "Sets a lifetime in milliseconds.";
-    "pexpireat"  -3  REMOVE     ONE_KEY  "generic"    keys::pexpireat,      "Sets the Unix millisecond of expiry.";
-    "pexpiretime" 2  READ       ONE_KEY  "generic"    keys::pexpiretime,    "Tells the Unix millisecond of expiry.";
-    "ping"       -1  TALK       NO_KEY   "connection" connection::ping,     "Answers.";
-    "psetex"      4  WRITE      ONE_KEY  "string"     strings::psetex,      "Writes a value with a lifetime in milliseconds.";
-    "pttl"        2  READ       ONE_KEY  "generic"    keys::pttl,           "Tells the lifetime left in milliseconds.";
-    "quit"       -1  TALK_FIRST NO_KEY   "connection" connection::quit,     "Ends the connection.";
-    "randomkey"   1  READ_ALL   NO_KEY   "generic"    keys::randomkey,      "Answers some key.";
-    "reset"       1  TALK_FIRST NO_KEY   "connection" connection::reset,    "Makes the connection as new.";
-    "scan"       -2  READ_ALL   NO_KEY   "generic"    keys::scan,           "Lists keys, a few at a time.";
-    "select"      2  TALK       NO_KEY   "connection" connection::select,   "Chooses database 0, the only one.";
-    "set"        -3  WRITE      ONE_KEY  "string"     strings::set,         "Writes a value.";
-    "setex"       4  WRITE      ONE_KEY  "string"     strings::setex,       "Writes a value with a lifetime in seconds.";
-    "setnx"       3  WRITE      ONE_KEY  "string"     strings::setnx,       "Writes a value if there is none.";
-    "shutdown"   -1  ADMIN      NO_KEY   "server"     admin::shutdown,      "Answers what was accepted, then ends the node.";
-    "strlen"      2  READ       ONE_KEY  "string"     strings::strlen,      "Tells a value's length.";
-    "time"        1  TALK       NO_KEY   "server"     admin::time,          "Tells the node's time.";
-    "touch"      -2  READ       ALL_KEYS "generic"    keys::exists,         "Counts which of the keys have a value.";
-    "ttl"         2  READ       ONE_KEY  "generic"    keys::ttl,            "Tells the lifetime left in seconds.";
-    "type"        2  READ       ONE_KEY  "generic"    keys::kind,           "Tells a value's type, which is string.";
-    "unlink"     -2  REMOVE_ALL ALL_KEYS "generic"    keys::del,            "Deletes keys.";
+    "append"       3 WRITE      ONE_KEY  "string"     strings::append,    "Appends to a value.";
+    "auth"        -2 TALK_FIRST NO_KEY   "connection" connection::auth,   "Gives the password.";
+    "client"      -2 TALK       NO_KEY   "connection" connection::client, "Shows or ends connections.";
+    "command"     -1 ABOUT      NO_KEY   "server"     admin::command,     "Describes the commands.";
+    "config"      -2 ADMIN      NO_KEY   "server"     admin::config,      "Shows the configuration.";
+    "dbsize"       1 READ       NO_KEY   "server"     admin::dbsize,      "Counts the keys.";
+    "decr"         2 WRITE      ONE_KEY  "string"     strings::decr,      "Subtracts one from an integer.";
+    "decrby"       3 WRITE      ONE_KEY  "string"     strings::decrby,    "Subtracts from an integer.";
+    "del"         -2 REMOVE_ALL ALL_KEYS "generic"    keys::del,          "Deletes keys.";
+    "echo"         2 TALK       NO_KEY   "connection" connection::echo,   "Answers what it was given.";
+    "exists"      -2 READ       ALL_KEYS "generic"    keys::exists,       "Counts the keys with a value.";
+    "expire"      -3 REMOVE     ONE_KEY  "generic"    keys::expire,       "Sets a lifetime in seconds.";
+    "expireat"    -3 REMOVE     ONE_KEY  "generic"    keys::expireat,     "Sets the expiry in Unix seconds.";
+    "expiretime"   2 READ       ONE_KEY  "generic"    keys::expiretime,   "Tells the expiry in Unix seconds.";
+    "flushall"    -1 REMOVE_ALL NO_KEY   "server"     admin::flushdb,     "Deletes all keys.";
+    "flushdb"     -1 REMOVE_ALL NO_KEY   "server"     admin::flushdb,     "Deletes all keys.";
+    "get"          2 READ       ONE_KEY  "string"     strings::get,       "Reads a value.";
+    "getdel"       2 REMOVE     ONE_KEY  "string"     strings::getdel,    "Reads a value and deletes it.";
+    "getex"       -2 REMOVE     ONE_KEY  "string"     strings::getex,     "Reads, and sets the lifetime.";
+    "getset"       3 WRITE      ONE_KEY  "string"     strings::getset,    "Writes; answers the old value.";
+    "hello"       -1 TALK_FIRST NO_KEY   "connection" connection::hello,  "Agrees on the protocol's version.";
+    "incr"         2 WRITE      ONE_KEY  "string"     strings::incr,      "Adds one to an integer.";
+    "incrby"       3 WRITE      ONE_KEY  "string"     strings::incrby,    "Adds to an integer.";
+    "info"        -1 ABOUT      NO_KEY   "server"     admin::info,        "Tells about the node.";
+    "keys"         2 READ_ALL   NO_KEY   "generic"    keys::keys,         "Lists the keys that match.";
+    "memory"      -2 READ_ALL   NO_KEY   "server"     admin::memory,      "Tells what a key takes.";
+    "mget"        -2 READ       ALL_KEYS "string"     strings::mget,      "Reads several values.";
+    "mset"        -3 WRITE      PAIRS    "string"     strings::mset,      "Writes several values.";
+    "object"      -2 READ_ALL   NO_KEY   "generic"    admin::object,      "Tells how a value is kept.";
+    "persist"      2 REMOVE     ONE_KEY  "generic"    keys::persist,      "Takes the lifetime away.";
+    "pexpire"     -3 REMOVE     ONE_KEY  "generic"    keys::pexpire,      "Sets a lifetime in milliseconds.";
+    "pexpireat"   -3 REMOVE     ONE_KEY  "generic"    keys::pexpireat,    "Sets the expiry in Unix ms.";
+    "pexpiretime"  2 READ       ONE_KEY  "generic"    keys::pexpiretime,  "Tells the expiry in Unix ms.";
+    "ping"        -1 TALK       NO_KEY   "connection" connection::ping,   "Answers.";
+    "psetex"       4 WRITE      ONE_KEY  "string"     strings::psetex,    "Writes, for so many milliseconds.";
+    "pttl"         2 READ       ONE_KEY  "generic"    keys::pttl,         "Tells the milliseconds left.";
+    "quit"        -1 TALK_FIRST NO_KEY   "connection" connection::quit,   "Ends the connection.";
+    "randomkey"    1 READ_ALL   NO_KEY   "generic"    keys::randomkey,    "Answers some key.";
+    "reset"        1 TALK_FIRST NO_KEY   "connection" connection::reset,  "Makes the connection as new.";
+    "scan"        -2 READ_ALL   NO_KEY   "generic"    keys::scan,         "Lists keys, a few at a time.";
+    "select"       2 TALK       NO_KEY   "connection" connection::select, "Chooses database 0, the only one.";
+    "set"         -3 WRITE      ONE_KEY  "string"     strings::set,       "Writes a value.";
+    "setex"        4 WRITE      ONE_KEY  "string"     strings::setex,     "Writes, for so many seconds.";
+    "setnx"        3 WRITE      ONE_KEY  "string"     strings::setnx,     "Writes a value if there is none.";
+    "shutdown"    -1 ADMIN      NO_KEY   "server"     admin::shutdown,    "Ends the node in good order.";
+    "strlen"       2 READ       ONE_KEY  "string"     strings::strlen,    "Tells a value's length.";
+    "time"         1 TALK       NO_KEY   "server"     admin::time,        "Tells the node's time.";
+    "touch"       -2 READ       ALL_KEYS "generic"    keys::exists,       "Counts the keys with a value.";
+    "ttl"          2 READ       ONE_KEY  "generic"    keys::ttl,          "Tells the seconds left.";
+    "type"         2 READ       ONE_KEY  "generic"    keys::kind,         "Tells a value's type: string.";
+    "unlink"      -2 REMOVE_ALL ALL_KEYS "generic"    keys::del,          "Deletes keys.";
 };
 
 /// The longest name.
 const NAME_MAX: usize = 16;
 
-/// Positions in `COMMANDS` plus one, by hash of the name: what a binary search would cost is felt in a pipeline.
+/// Positions in `COMMANDS` plus one, by hash of the name: what a binary search would cost is felt in a
+/// pipeline.
 static INDEX: [u8; 256] = index();
 
 const fn hash(name: &[u8]) -> usize {

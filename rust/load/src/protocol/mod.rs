@@ -1,5 +1,5 @@
-//! The wires: how a request is written and how far a reply goes. A reply is read only as far as it must be, to
-//! check it and to find its end; a protocol's two directions are in one file.
+//! The wires: how a request is written and how far a reply goes. A reply is read only as far as it must be,
+//! to check it and to find its end; a protocol's two directions are in one file.
 
 mod memcached;
 mod pipe;

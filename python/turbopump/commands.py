@@ -124,13 +124,38 @@ class Commands:
         }
 
     async def client(self, args: list[bytes]) -> Reply:
-        """Redis's CLIENT LIST, a line of name=value for each connection, and CLIENT KILL ID."""
-        match [arg.upper() for arg in args]:
-            case [b"LIST"]:
-                return "".join(_client_line(client) for client in self._engine.clients())
-            case [b"KILL", b"ID", number] if number.isdigit():
-                return int(self._engine.kill(int(number)))
-        raise error_for("syntax", "CLIENT LIST and CLIENT KILL ID number are what this node answers")
+        """Redis's CLIENT LIST, INFO and KILL. The caller's number comes first, then what followed CLIENT."""
+        caller, word, *rest = (arg.decode(errors="replace") for arg in args)
+        clients = self._engine.clients()
+        match word.upper():
+            case "INFO":
+                return "".join(_client_line(client) for client in clients if str(client["id"]) == caller)
+            case "LIST":
+                return "".join(_client_line(client) for client in clients if _listed(client, rest))
+        return self._kill(caller, rest, clients)
+
+    def _kill(self, caller: str, words: list[str], clients: list[dict[str, object]]) -> Reply:
+        """Ends the connection with an address, or, in the newer form, counts and ends those that match."""
+        if len(words) == 1:
+            found = [client for client in clients if client["address"] == words[0]]
+            if not found:
+                raise error_for("syntax", "No such client")
+            self._engine.kill(int(str(found[0]["id"])))
+            return True
+        wanted = _kill_filters(words)
+        spared = caller if wanted.pop("SKIPME", "yes") == "yes" else None
+        matching = [
+            str(client["id"])
+            for client in clients
+            if wanted.get("ID", str(client["id"])) == str(client["id"])
+            and wanted.get("ADDR", client["address"]) == client["address"]
+            and wanted.get("TYPE", "normal") == "normal"
+        ]
+        doomed = [client for client in matching if client != spared]
+        # The caller reads its answer first: its connection ends behind it.
+        for client in doomed:
+            self._engine.kill(int(client))
+        return len(doomed)
 
     async def shutdown(self, _args: list[bytes]) -> Reply:
         """Redis's SHUTDOWN: the node answers what it accepted, and ends."""
@@ -190,10 +215,47 @@ def _section_text(name: str, fields: Section) -> str:
     return "".join([f"# {name}\r\n", *(f"{field}:{value}\r\n" for field, value in fields.items())])
 
 
+CLIENT_TYPES = {"normal", "master", "replica", "slave", "pubsub"}
+
+
+def _client_type(word: str) -> str:
+    if word.lower() not in CLIENT_TYPES:
+        raise error_for("syntax", f"Unknown client type '{word}'")
+    return word.lower()
+
+
+def _listed(client: Mapping[str, object], words: list[str]) -> bool:
+    """Whether CLIENT LIST shows a client: all of them, those of a type, or those with a number."""
+    match [word.upper() for word in words]:
+        case []:
+            return True
+        case ["TYPE", _]:
+            return _client_type(words[1]) == "normal"
+        case ["ID", _, *_]:
+            if not all(word.isdigit() for word in words[1:]):
+                raise error_for("syntax", "Invalid client ID")
+            return str(client["id"]) in words[1:]
+    raise error_for("syntax", "syntax error")
+
+
+def _kill_filters(words: list[str]) -> dict[str, str]:
+    filters = dict(zip((word.upper() for word in words[::2]), words[1::2], strict=False))
+    if len(words) % 2 or filters.keys() - {"ID", "ADDR", "TYPE", "SKIPME"}:
+        raise error_for("syntax", "syntax error")
+    if not filters.get("ID", "1").isdigit() or filters.get("ID") == "0":
+        raise error_for("syntax", "client-id should be greater than 0")
+    if "TYPE" in filters:
+        filters["TYPE"] = _client_type(filters["TYPE"])
+    if filters.get("SKIPME", "yes").lower() not in {"yes", "no"}:
+        raise error_for("syntax", "syntax error")
+    return filters | ({"SKIPME": filters["SKIPME"].lower()} if "SKIPME" in filters else {})
+
+
 def _client_line(client: Mapping[str, object]) -> str:
     """The fields in Redis's names and units."""
     fields = {
         "id": client["id"],
+        "addr": client["address"],
         "fd": client["fd"],
         "name": client["name"],
         "age": int(str(client["age_ms"])) // 1000,

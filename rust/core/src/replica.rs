@@ -252,7 +252,12 @@ impl Replica {
         let (mut keys, mut deleted) = (Vec::with_capacity(limit), 0);
         let next = self.store.scan(cursor, limit, |key, _| keys.push(key.to_vec()));
         for key in keys {
-            deleted += usize::from(self.delete(&key, Condition::Always, now_ms)?.is_some());
+            let mut cell = self.store.cell(&key);
+            // What has expired goes too, though nobody would miss it.
+            if cell.view().is_some_and(|view| view.value.is_some()) {
+                self.remove(&mut cell, now_ms)?;
+                deleted += 1;
+            }
         }
         Ok((next, deleted))
     }
@@ -287,14 +292,16 @@ impl Replica {
         let mut cell = self.store.cell(key);
         let current = cell.view().filter(|view| view.live(now_ms).is_some());
         let (change, result) = decide(current.as_ref())?;
+        let exists = current.is_some();
+        let over = |lifetime| matches!(lifetime, Lifetime::Until(unix_ms) if unix_ms <= now_ms);
         let version = match change {
             Change::Leave => None,
-            Change::Delete => {
-                let version = cell.next_version(now_ms);
-                cell.merge(&View::tombstone(version))?;
-                self.counters.deletes.bump();
-                Some(version)
+            // What would be over at once is a delete.
+            Change::Put(_, lifetime) | Change::Touch(lifetime) if over(lifetime) && !exists => None,
+            Change::Put(_, lifetime) | Change::Touch(lifetime) if over(lifetime) => {
+                Some(self.remove(&mut cell, now_ms)?)
             }
+            Change::Delete => Some(self.remove(&mut cell, now_ms)?),
             Change::Touch(lifetime) => match current.and_then(|view| view.value) {
                 None => None,
                 Some(Value::Inline(bytes)) => {
@@ -314,6 +321,13 @@ impl Replica {
             self.waits.appeared(key);
         }
         Ok((version, result))
+    }
+
+    fn remove(&self, cell: &mut Cell<'_>, now_ms: u64) -> Result<Version, Refusal> {
+        let version = cell.next_version(now_ms);
+        cell.merge(&View::tombstone(version))?;
+        self.counters.deletes.bump();
+        Ok(version)
     }
 
     fn write(

@@ -229,16 +229,17 @@ impl Session {
         flow
     }
 
-    /// A partial request may not grow without bound.
+    /// A partial request may not grow without bound. The pipe protocol's reader sees to that itself.
     fn check_inbox(&mut self, flow: Flow, world: &mut World<'_>) -> Flow {
-        if flow == Flow::Read && self.inbox.len() > world.replica.limits().request_max {
-            return self.broken("ERR the request is too large: raise limits.max_request", world);
+        let partial = flow == Flow::Read && matches!(self.wire, Wire::Resp(_));
+        if partial && self.inbox.len() > world.replica.limits().request_max {
+            return self.broken("the request is too large: raise limits.max_request", world);
         }
         flow
     }
 
-    fn broken(&mut self, text: &str, world: &mut World<'_>) -> Flow {
-        let text = if text.starts_with("ERR") { text.to_string() } else { format!("ERR {text}") };
+    fn broken(&mut self, problem: impl std::fmt::Display, world: &mut World<'_>) -> Flow {
+        let text = format!("ERR {problem}");
         resp::reply::Writer { out: world.out, resp3: self.client.resp3 }.error(&text);
         self.over(Flow::Linger)
     }

@@ -165,11 +165,22 @@ impl Connection {
             name: client.name.clone(),
             library: (client.library.clone(), client.library_version.clone()),
             protocol: self.session.protocol(),
+            address: match rustix::net::getpeername(&self.socket) {
+                Ok(Some(address)) if self.tcp => peer_text(address),
+                _ => format!("unix:{}", client.id),
+            },
             tcp: self.tcp,
             age_ms: now_ms.saturating_sub(self.since_ms),
             idle_ms: now_ms.saturating_sub(self.heard_ms),
             unsent: self.unsent.len(),
         }
+    }
+}
+
+fn peer_text(address: rustix::net::SocketAddrAny) -> String {
+    match std::net::SocketAddr::try_from(address) {
+        Ok(address) => address.to_string(),
+        Err(_) => String::new(),
     }
 }
 

@@ -48,6 +48,8 @@ pub struct ClientInfo {
     pub library: (String, String),
     /// `resp`, `pipe` or `new`.
     pub protocol: &'static str,
+    /// Where it came from: `host:port`, or `unix:` and its number.
+    pub address: String,
     /// Whether it came over TCP.
     pub tcp: bool,
     /// Milliseconds since it connected.

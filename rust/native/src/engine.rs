@@ -225,6 +225,7 @@ impl Engine {
             dict.set_item("library", client.library.0)?;
             dict.set_item("library_version", client.library.1)?;
             dict.set_item("protocol", client.protocol)?;
+            dict.set_item("address", client.address)?;
             dict.set_item("tcp", client.tcp)?;
             dict.set_item("age_ms", client.age_ms)?;
             dict.set_item("idle_ms", client.idle_ms)?;

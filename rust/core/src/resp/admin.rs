@@ -1,7 +1,7 @@
 //! The RESP commands about the node. What needs a decision is asked of the side that decides.
 
 use super::scan::Args;
-use super::{Context, Next, docs};
+use super::{Context, Next, docs, subcommand, syntax};
 use crate::blob::Value;
 use crate::error::Refusal;
 use crate::session::{Ask, Job};
@@ -18,6 +18,7 @@ pub fn info(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
 }
 
 pub fn config(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    subcommand(args, &[("GET", -3)])?;
     ask("config", args)
 }
 
@@ -36,8 +37,11 @@ pub fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
     Ok(Next::Done)
 }
 
-pub fn flushdb(_: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
-    Ok(Next::Job(Job::flush()))
+pub fn flushdb(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    match (args.bytes(1).to_ascii_uppercase().as_slice(), args.len()) {
+        (_, 1) | (b"SYNC" | b"ASYNC", 2) => Ok(Next::Job(Job::flush())),
+        _ => Err(syntax()),
+    }
 }
 
 pub fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
@@ -49,17 +53,8 @@ pub fn time(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
     Ok(Next::Done)
 }
 
-fn subcommand(args: Args<'_>, command: &str) -> Refusal {
-    let shown = crate::error::printable(args.bytes(1));
-    Refusal::Syntax(format!(
-        "unknown subcommand or wrong number of arguments for '{shown}'. Try {command} HELP."
-    ))
-}
-
 pub fn memory(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    if !args.bytes(1).eq_ignore_ascii_case(b"usage") || args.len() < 3 {
-        return Err(subcommand(args, "MEMORY"));
-    }
+    subcommand(args, &[("USAGE", -3)])?;
     match context.replica.store().footprint(args.bytes(2)) {
         Some(bytes) => context.reply().count(bytes),
         None => context.reply().null(),
@@ -73,15 +68,12 @@ pub fn object(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
         Value::Inline(bytes) if bytes.len() <= EMBSTR_MAX => "embstr",
         _ => "raw",
     };
-    let word = args.bytes(1).to_ascii_uppercase();
-    if !matches!(word.as_slice(), b"ENCODING" | b"REFCOUNT") || args.len() != 3 {
-        return Err(subcommand(args, "OBJECT"));
-    }
+    let word = subcommand(args, &[("ENCODING", 3), ("REFCOUNT", 3)])?;
     let found =
         context.replica.get(args.bytes(2), context.now_ms, |view| view.and_then(|v| v.value).map(encoding));
     match found {
         None => context.reply().null(),
-        Some(_) if word == b"REFCOUNT" => context.reply().int(1),
+        Some(_) if word == "REFCOUNT" => context.reply().int(1),
         Some(encoding) => context.reply().bulk(encoding.as_bytes()),
     }
     Ok(Next::Done)

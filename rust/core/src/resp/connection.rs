@@ -1,7 +1,7 @@
 //! The RESP commands about the connection itself.
 
 use super::scan::Args;
-use super::{Context, Next, integer, syntax};
+use super::{Context, Next, integer, subcommand, syntax};
 use crate::error::Refusal;
 use crate::session::Ask;
 
@@ -34,7 +34,7 @@ pub fn select(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
     match integer(args.bytes(1)) {
         Ok(0) => context.reply().ok(),
         Ok(_) => return Err(Refusal::Syntax("DB index is out of range".into())),
-        Err(_) => return Err(Refusal::Syntax("invalid DB index".into())),
+        Err(refusal) => return Err(refusal),
     }
     Ok(Next::Done)
 }
@@ -44,8 +44,12 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
                            Are you sure your configuration is correct?";
 
 /// Checks a user, who can only be `default`, and a password.
-fn admit(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), &'static str> {
+fn admit(context: &mut Context<'_>, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
+    let (named, user) = (user.is_some(), user.unwrap_or(b"default"));
     match context.client.admit(password) {
+        // As in Redis, the user is then told apart: who names `default` is admitted, with any password.
+        None if named && user == b"default" => Ok(()),
+        None if named => Err(WRONG_PASSWORD),
         None => Err(NO_PASSWORD),
         Some(true) if user == b"default" => Ok(()),
         Some(_) => Err(WRONG_PASSWORD),
@@ -54,8 +58,8 @@ fn admit(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), 
 
 pub fn auth(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     let (user, password) = match args.len() {
-        2 => (&b"default"[..], args.bytes(1)),
-        3 => (args.bytes(1), args.bytes(2)),
+        2 => (None, args.bytes(1)),
+        3 => (Some(args.bytes(1)), args.bytes(2)),
         _ => return Err(syntax()),
     };
     match admit(context, user, password) {
@@ -72,13 +76,14 @@ struct Hello<'a> {
 }
 
 /// The words of HELLO, or the error that says what is wrong with them.
-fn hello_options(args: Args<'_>) -> Result<Hello<'_>, &'static str> {
+fn hello_options(args: Args<'_>) -> Result<Hello<'_>, String> {
     let mut hello = Hello { resp3: None, name: None, credentials: None };
     if args.len() > 1 {
-        hello.resp3 = Some(match args.bytes(1) {
-            b"2" => false,
-            b"3" => true,
-            _ => return Err("NOPROTO unsupported protocol version"),
+        hello.resp3 = Some(match integer(args.bytes(1)) {
+            Ok(2) => false,
+            Ok(3) => true,
+            Ok(_) => return Err("NOPROTO unsupported protocol version".into()),
+            Err(_) => return Err("ERR Protocol version is not an integer or out of range".into()),
         });
     }
     let mut index = 2;
@@ -93,7 +98,10 @@ fn hello_options(args: Args<'_>) -> Result<Hello<'_>, &'static str> {
                 hello.name = Some(args.bytes(index + 1));
                 index += 2;
             }
-            _ => return Err("ERR Syntax error in HELLO option"),
+            _ => {
+                let shown = crate::error::printable(args.bytes(index));
+                return Err(format!("ERR Syntax error in HELLO option '{shown}'"));
+            }
         }
     }
     Ok(hello)
@@ -102,19 +110,20 @@ fn hello_options(args: Args<'_>) -> Result<Hello<'_>, &'static str> {
 pub fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     let greeted = hello_options(args).and_then(|hello| {
         if let Some((user, password)) = hello.credentials {
-            admit(context, user, password)?;
+            admit(context, Some(user), password)?;
         }
         if context.client.needs_password {
             return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the \
                         HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
-                        select the RESP protocol version at the same time");
+                        select the RESP protocol version at the same time"
+                .into());
         }
         Ok(hello)
     });
     let hello = match greeted {
         Ok(hello) => hello,
         Err(text) => {
-            context.reply().error(text);
+            context.reply().error(&text);
             return Ok(Next::Done);
         }
     };
@@ -142,36 +151,46 @@ pub fn hello(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal>
     Ok(Next::Done)
 }
 
+const CLIENT: &[(&str, i32)] = &[
+    ("GETNAME", 2),
+    ("ID", 2),
+    ("INFO", 2),
+    ("KILL", -3),
+    ("LIST", -2),
+    ("NO-EVICT", 3),
+    ("NO-TOUCH", 3),
+    ("SETINFO", 4),
+    ("SETNAME", 3),
+];
+
 pub fn client(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let word = args.bytes(1).to_ascii_uppercase();
-    match (word.as_slice(), args.len()) {
-        (b"ID", 2) => {
+    match subcommand(args, CLIENT)? {
+        "ID" => {
             let id = context.client.id;
             context.reply().int(id as i64);
         }
-        (b"GETNAME", 2) => {
+        "GETNAME" => {
             let name = context.client.name.clone();
             if name.is_empty() { context.reply().null() } else { context.reply().bulk(name.as_bytes()) }
         }
-        (b"SETNAME", 3) => {
+        "SETNAME" => {
             context.client.set_name(args.bytes(2))?;
             context.reply().ok();
         }
-        (b"SETINFO", 4) => {
+        "SETINFO" => {
             context.client.set_info(args.bytes(2), args.bytes(3))?;
             context.reply().ok();
         }
-        // No entry is ever evicted and no reply is suppressed by it, so there is nothing to switch.
-        (b"NO-EVICT" | b"NO-TOUCH", 3) => context.reply().ok(),
-        (b"LIST" | b"INFO" | b"KILL", _) => {
-            let args = args.from(1).map(<[u8]>::to_vec).collect();
-            return Ok(Next::Ask(Ask { command: "client", args }));
-        }
+        // No entry is ever evicted, so there is nothing to switch.
+        "NO-EVICT" | "NO-TOUCH" => match args.bytes(2).to_ascii_lowercase().as_slice() {
+            b"on" | b"off" => context.reply().ok(),
+            _ => return Err(syntax()),
+        },
         _ => {
-            let shown = crate::error::printable(args.bytes(1));
-            let text =
-                format!("unknown subcommand or wrong number of arguments for '{shown}'. Try CLIENT HELP.");
-            return Err(Refusal::Syntax(text));
+            // What concerns other clients: the caller's number comes first.
+            let caller = context.client.id.to_string().into_bytes();
+            let args = [caller].into_iter().chain(args.from(1).map(<[u8]>::to_vec)).collect();
+            return Ok(Next::Ask(Ask { command: "client", args }));
         }
     }
     Ok(Next::Done)

@@ -2,18 +2,21 @@
 
 use super::reply::Writer;
 use super::scan::Args;
+use super::subcommand;
 use super::table::{COMMANDS, Spec, find};
 use crate::error::Refusal;
 
 /// Answers COMMAND and its subcommands.
 pub fn command(reply: &mut Writer<'_>, args: Args<'_>) -> Result<(), Refusal> {
     let named = || args.from(2).map(find);
-    match (args.bytes(1).to_ascii_uppercase().as_slice(), args.len()) {
-        (_, 1) | (b"INFO", 2) => {
+    let known = [("COUNT", 2), ("DOCS", -2), ("INFO", -2), ("LIST", -2)];
+    let word = if args.len() == 1 { "INFO" } else { subcommand(args, &known)? };
+    match (word, args.len()) {
+        ("INFO", 1 | 2) => {
             reply.array(COMMANDS.len());
             COMMANDS.iter().for_each(|spec| info(reply, spec));
         }
-        (b"INFO", _) => {
+        ("INFO", _) => {
             reply.array(args.len() - 2);
             for spec in named() {
                 match spec {
@@ -22,16 +25,12 @@ pub fn command(reply: &mut Writer<'_>, args: Args<'_>) -> Result<(), Refusal> {
                 }
             }
         }
-        (b"COUNT", 2) => reply.count(COMMANDS.len()),
-        (b"LIST", 2) => {
+        ("COUNT", _) => reply.count(COMMANDS.len()),
+        ("DOCS", 2) => docs(reply, &COMMANDS.iter().collect::<Vec<_>>()),
+        ("DOCS", _) => docs(reply, &named().flatten().collect::<Vec<_>>()),
+        _ => {
             reply.array(COMMANDS.len());
             COMMANDS.iter().for_each(|spec| reply.bulk(spec.name.as_bytes()));
-        }
-        (b"DOCS", 2) => docs(reply, &COMMANDS.iter().collect::<Vec<_>>()),
-        (b"DOCS", _) => docs(reply, &named().flatten().collect::<Vec<_>>()),
-        _ => {
-            let shown = crate::error::printable(args.bytes(1));
-            return Err(Refusal::Syntax(format!("unknown subcommand '{shown}'. Try COMMAND HELP.")));
         }
     }
     Ok(())

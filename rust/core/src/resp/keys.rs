@@ -28,6 +28,51 @@ pub fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
     Ok(Next::Done)
 }
 
+/// NX, XX, GT and LT: when EXPIRE and its kin do something. A key that never expires expires last.
+#[derive(Default)]
+struct ExpireRule {
+    without: bool,
+    with: bool,
+    later: bool,
+    earlier: bool,
+}
+
+impl ExpireRule {
+    fn of(args: Args<'_>) -> Result<Self, Refusal> {
+        let mut rule = ExpireRule::default();
+        for word in args.from(3) {
+            match word.to_ascii_uppercase().as_slice() {
+                b"NX" => rule.without = true,
+                b"XX" => rule.with = true,
+                b"GT" => rule.later = true,
+                b"LT" => rule.earlier = true,
+                _ => {
+                    return Err(Refusal::Syntax(format!(
+                        "Unsupported option {}",
+                        String::from_utf8_lossy(word)
+                    )));
+                }
+            }
+        }
+        let together =
+            |words: &str| Refusal::Syntax(format!("{words} options at the same time are not compatible"));
+        if rule.without && (rule.with || rule.later || rule.earlier) {
+            return Err(together("NX and XX, GT or LT"));
+        }
+        if rule.later && rule.earlier {
+            return Err(together("GT and LT"));
+        }
+        Ok(rule)
+    }
+
+    fn allows(&self, now: u64, new: u64) -> bool {
+        (!self.without || now == 0)
+            && (!self.with || now != 0)
+            && (!self.later || (now != 0 && new > now))
+            && (!self.earlier || now == 0 || new < now)
+    }
+}
+
 /// EXPIRE and its kin: `args[2]` counts `factor` milliseconds from `base_ms`.
 fn expire_at(context: &mut Context<'_>, args: Args<'_>, factor: i64, base_ms: u64) -> Result<Next, Refusal> {
     let invalid = || {
@@ -36,22 +81,10 @@ fn expire_at(context: &mut Context<'_>, args: Args<'_>, factor: i64, base_ms: u6
     };
     let unix_ms = integer(args.bytes(2))?.checked_mul(factor).and_then(|ms| ms.checked_add(base_ms as i64));
     let unix_ms = unix_ms.ok_or_else(invalid)?.max(0) as u64;
-    let rule = match args.from(3).map(<[u8]>::to_ascii_uppercase).collect::<Vec<_>>().as_slice() {
-        [] => |_: u64, _: u64| true,
-        [word] => match word.as_slice() {
-            b"NX" => |now: u64, _: u64| now == 0,
-            b"XX" => |now: u64, _: u64| now != 0,
-            b"GT" => |now: u64, new: u64| now != 0 && new > now,
-            b"LT" => |now: u64, new: u64| now == 0 || new < now,
-            _ => {
-                return Err(Refusal::Syntax(format!("Unsupported option {}", String::from_utf8_lossy(word))));
-            }
-        },
-        _ => return Err(syntax()),
-    };
+    let rule = ExpireRule::of(args)?;
     let now_ms = context.now_ms;
     let (_, done) = context.replica.change(args.bytes(1), now_ms, |current| {
-        let Some(view) = current.filter(|view| rule(view.expires_ms, unix_ms)) else {
+        let Some(view) = current.filter(|view| rule.allows(view.expires_ms, unix_ms)) else {
             return Ok((Change::Leave, false));
         };
         // A time that has passed deletes; 0 would mean never.
@@ -105,7 +138,7 @@ pub fn pttl(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> 
 }
 
 pub fn expiretime(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    about_expiry(context, args.bytes(1), |expires_ms| expires_ms.div_ceil(1000))
+    about_expiry(context, args.bytes(1), |expires_ms| (expires_ms + 500) / 1000)
 }
 
 pub fn pexpiretime(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {

@@ -81,11 +81,35 @@ pub fn run(context: &mut Context<'_>, args: Args<'_>) -> Next {
     })
 }
 
-/// Redis's own words, which clients match on.
+/// Redis's own words, which clients match on; of the arguments, as many as fit into 128 characters.
 fn unknown(args: Args<'_>) -> String {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
-    let begins: String = args.from(1).take(8).map(|arg| format!("'{}' ", shown(arg))).collect();
-    format!("ERR unknown command '{}', with args beginning with: {begins}", shown(args.bytes(0)))
+    const SHOWN: usize = 128;
+    let shown =
+        |bytes: &[u8], most: usize| String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned();
+    let mut begins = String::new();
+    for arg in args.from(1) {
+        if begins.len() >= SHOWN {
+            break;
+        }
+        begins += &format!("'{}' ", shown(arg, SHOWN - begins.len()));
+    }
+    format!("ERR unknown command '{}', with args beginning with: {begins}", shown(args.bytes(0), SHOWN))
+}
+
+/// The subcommand a client names, of those a command knows with their arity, in capitals.
+fn subcommand(args: Args<'_>, known: &[(&'static str, i32)]) -> Result<&'static str, Refusal> {
+    let (command, word) = (args.bytes(0), args.bytes(1));
+    let found = known.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(word));
+    let upper = || String::from_utf8_lossy(command).to_uppercase();
+    let Some((name, arity)) = found else {
+        let shown = crate::error::printable(word);
+        return Err(Refusal::Syntax(format!("unknown subcommand '{shown}'. Try {} HELP.", upper())));
+    };
+    if !table::accepts(*arity, args.len()) {
+        let named = format!("{}|{name}", upper()).to_lowercase();
+        return Err(Refusal::Syntax(format!("wrong number of arguments for '{named}' command")));
+    }
+    Ok(name)
 }
 
 /// A 64-bit integer as Redis reads one: digits with an optional minus, nothing else.

@@ -74,6 +74,29 @@ impl<'a> Args<'a> {
     }
 }
 
+/// What comes is not RESP. The words are Redis's, which clients know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotResp {
+    /// An array's count is no number, or too large.
+    #[error("Protocol error: invalid multibulk length")]
+    Count,
+    /// A string's length is no number, or negative.
+    #[error("Protocol error: invalid bulk length")]
+    Length,
+    /// Something other than a bulk string in a request.
+    #[error("Protocol error: expected '$', got '{0}'")]
+    Kind(char),
+    /// A string is not followed by its line end.
+    #[error("Protocol error: expected CRLF after a bulk string")]
+    LineEnd,
+    /// An inline command has no end.
+    #[error("Protocol error: too big inline request")]
+    InlineTooLong,
+    /// An inline command's quotes do not close.
+    #[error("Protocol error: unbalanced quotes in request")]
+    Quotes,
+}
+
 /// What scanning came to.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Scanned {
@@ -84,7 +107,7 @@ pub enum Scanned {
     /// The buffer ends within a request.
     Partial,
     /// What comes is not RESP; where the next request begins is unknown.
-    Broken(&'static str),
+    Broken(NotResp),
 }
 
 /// A request in the making.
@@ -141,7 +164,7 @@ impl Scan {
     ///
     /// # Errors
     /// What comes is not RESP.
-    pub fn feed(&mut self, input: &[u8]) -> Result<usize, &'static str> {
+    pub fn feed(&mut self, input: &[u8]) -> Result<usize, NotResp> {
         let Some(intake) = &mut self.intake else { return Ok(0) };
         let taken = intake.missing.min(input.len());
         intake.missing -= taken;
@@ -151,7 +174,7 @@ impl Scan {
         let end = &input[taken..];
         let count = if intake.missing == 0 { intake.line_end.len().min(end.len()) } else { 0 };
         if end[..count] != intake.line_end[..count] {
-            return Err(BAD_LINE_END);
+            return Err(NotResp::LineEnd);
         }
         intake.line_end = &intake.line_end[count..];
         if intake.missing == 0 && intake.line_end.is_empty() {
@@ -171,17 +194,17 @@ impl Scan {
         scanned.unwrap_or_else(Scanned::Broken)
     }
 
-    fn array(&mut self, buffer: &[u8], limits: &Limits, usage: &Arc<Usage>) -> Result<Scanned, &'static str> {
+    fn array(&mut self, buffer: &[u8], limits: &Limits, usage: &Arc<Usage>) -> Result<Scanned, NotResp> {
         if self.missing.is_none() {
             let Some((count, after)) = length(buffer, 0, b'*')? else { return Ok(Scanned::Partial) };
             if count > limits.args_max as i64 {
-                return Err("Protocol error: invalid multibulk length");
+                return Err(NotResp::Count);
             }
             (self.missing, self.at) = (Some(count.max(0) as usize), after);
         }
         while let Some(missing @ 1..) = self.missing {
             let Some((len, start)) = length(buffer, self.at, b'$')? else { return Ok(Scanned::Partial) };
-            let len = usize::try_from(len).map_err(|_| "Protocol error: invalid bulk length")?;
+            let len = usize::try_from(len).map_err(|_| NotResp::Length)?;
             if len > limits.value_max {
                 self.refusal = Some(Refusal::ValueTooLong { limit: limits.value_max });
             }
@@ -194,7 +217,7 @@ impl Scan {
                 return Ok(Scanned::Partial);
             };
             if line_end != b"\r\n" {
-                return Err(BAD_LINE_END);
+                return Err(NotResp::LineEnd);
             }
             self.spans.push(Span::Bytes(start, start + len));
             (self.missing, self.at) = (Some(missing - 1), start + len + 2);
@@ -222,14 +245,10 @@ impl Scan {
         self.intake = Some(Intake { draft, missing: len, line_end: b"\r\n" });
     }
 
-    fn inline(&mut self, buffer: &[u8], limits: &Limits) -> Result<Scanned, &'static str> {
+    fn inline(&mut self, buffer: &[u8], limits: &Limits) -> Result<Scanned, NotResp> {
         let Some(end) = buffer.iter().position(|&byte| byte == b'\n') else {
             let too_long = buffer.len() > limits.line_max;
-            return if too_long {
-                Err("Protocol error: too big inline request")
-            } else {
-                Ok(Scanned::Partial)
-            };
+            return if too_long { Err(NotResp::InlineTooLong) } else { Ok(Scanned::Partial) };
         };
         let line = buffer[..end].strip_suffix(b"\r").unwrap_or(&buffer[..end]);
         self.spans = words(line)?;
@@ -256,40 +275,25 @@ pub fn look_ahead(buffer: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     })
 }
 
-const BAD_LINE_END: &str = "Protocol error: expected CRLF after a bulk string";
-const UNBALANCED: &str = "Protocol error: unbalanced quotes in request";
-
-/// Splits an inline command at blanks; `"..."` knows escapes, `'...'` only `\'`.
-fn words(line: &[u8]) -> Result<Vec<Span>, &'static str> {
+/// Splits an inline command at blanks. A quote may open anywhere in a word, and a blank must follow where it
+/// closes; `"..."` knows escapes, `'...'` only `\'`.
+fn words(line: &[u8]) -> Result<Vec<Span>, NotResp> {
     let (mut words, mut rest) = (Vec::new(), line.trim_ascii_start());
-    while let Some(&first) = rest.first() {
+    while !rest.is_empty() {
         let mut word = Vec::new();
-        if first == b'"' || first == b'\'' {
-            rest = &rest[1..];
-            loop {
-                match *rest {
-                    [quote, ref after @ ..] if quote == first => {
-                        rest = after;
-                        break;
+        while let [byte, after @ ..] = rest {
+            rest = after;
+            match *byte {
+                quote @ (b'"' | b'\'') => {
+                    rest = quoted(quote, rest, &mut word)?;
+                    if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                        return Err(NotResp::Quotes);
                     }
-                    [b'\\', escaped, ref after @ ..] if first == b'"' || escaped == b'\'' => {
-                        word.push(unescaped(escaped));
-                        rest = after;
-                    }
-                    [byte, ref after @ ..] => {
-                        word.push(byte);
-                        rest = after;
-                    }
-                    [] => return Err(UNBALANCED),
+                    break;
                 }
+                byte if byte.is_ascii_whitespace() => break,
+                byte => word.push(byte),
             }
-            if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
-                return Err(UNBALANCED);
-            }
-        } else {
-            let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
-            word.extend_from_slice(&rest[..end]);
-            rest = &rest[end..];
         }
         words.push(Span::Word(word.into()));
         rest = rest.trim_ascii_start();
@@ -297,21 +301,50 @@ fn words(line: &[u8]) -> Result<Vec<Span>, &'static str> {
     Ok(words)
 }
 
+/// Reads up to the closing quote; returns what is behind it.
+fn quoted<'l>(quote: u8, mut rest: &'l [u8], word: &mut Vec<u8>) -> Result<&'l [u8], NotResp> {
+    loop {
+        let (byte, after) = match *rest {
+            [] => return Err(NotResp::Quotes),
+            [byte, ref after @ ..] if byte == quote => return Ok(after),
+            [b'\\', b'x', high, low, ref after @ ..] if quote == b'"' && is_hex(high) && is_hex(low) => {
+                (hex(high) << 4 | hex(low), after)
+            }
+            [b'\\', escaped, ref after @ ..] if quote == b'"' => (unescaped(escaped), after),
+            [b'\\', b'\'', ref after @ ..] => (b'\'', after),
+            [byte, ref after @ ..] => (byte, after),
+        };
+        word.push(byte);
+        rest = after;
+    }
+}
+
+fn is_hex(byte: u8) -> bool {
+    byte.is_ascii_hexdigit()
+}
+
+fn hex(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).unwrap_or(0) as u8
+}
+
 fn unescaped(byte: u8) -> u8 {
     match byte {
         b'n' => b'\n',
         b'r' => b'\r',
         b't' => b'\t',
+        b'b' => 8,
+        b'a' => 7,
         other => other,
     }
 }
 
 /// The number in a header line `<kind><number>\r\n` at `at`, and where the next line begins.
-fn length(buffer: &[u8], at: usize, kind: u8) -> Result<Option<(i64, usize)>, &'static str> {
+fn length(buffer: &[u8], at: usize, kind: u8) -> Result<Option<(i64, usize)>, NotResp> {
     let Some((&first, digits)) = buffer.get(at..).and_then(<[u8]>::split_first) else { return Ok(None) };
     if first != kind {
-        return Err("Protocol error: expected '$'");
+        return Err(NotResp::Kind(char::from(first)));
     }
+    let bad = || if kind == b'*' { NotResp::Count } else { NotResp::Length };
     let (negative, digits) = match digits.split_first() {
         Some((b'-', rest)) => (true, rest),
         _ => (false, digits),
@@ -327,10 +360,10 @@ fn length(buffer: &[u8], at: usize, kind: u8) -> Result<Option<(i64, usize)>, &'
                 return match buffer.get(end) {
                     None => Ok(None),
                     Some(b'\n') => Ok(Some((if negative { -value } else { value }, end + 1))),
-                    Some(_) => Err("Protocol error: expected a line feed"),
+                    Some(_) => Err(bad()),
                 };
             }
-            _ => return Err("Protocol error: invalid length"),
+            _ => return Err(bad()),
         }
     }
     Ok(None)

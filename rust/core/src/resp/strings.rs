@@ -53,10 +53,10 @@ fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions, Refusal> {
         let word = args.bytes(index);
         let free = options.lifetime == Lifetime::Keyspace;
         match word.to_ascii_uppercase().as_slice() {
-            b"NX" if options.condition == Condition::Always => options.condition = Condition::Absent,
-            b"XX" if options.condition == Condition::Always => options.condition = Condition::Present,
+            b"NX" if options.condition != Condition::Present => options.condition = Condition::Absent,
+            b"XX" if options.condition != Condition::Absent => options.condition = Condition::Present,
             b"GET" => options.get = true,
-            b"KEEPTTL" if free => options.lifetime = Lifetime::Kept,
+            b"KEEPTTL" if free || options.lifetime == Lifetime::Kept => options.lifetime = Lifetime::Kept,
             _ if free && index + 1 < args.len() => {
                 index += 1;
                 options.lifetime = lifetime(word, args.bytes(index), now_ms, "set")?.ok_or_else(syntax)?;
@@ -119,31 +119,36 @@ pub fn get(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
 fn get_and(
     context: &mut Context<'_>,
     key: &[u8],
-    change: impl FnOnce(bool) -> Change<'static>,
+    change: impl FnOnce() -> Result<Change<'static>, Refusal>,
 ) -> Result<Next, Refusal> {
     let (replica, now_ms) = (context.replica, context.now_ms);
     let mut reply = context.reply();
     replica.change(key, now_ms, |current| {
         write_value(&mut reply, current);
-        Ok((if current.is_some() { change(true) } else { Change::Leave }, ()))
+        Ok((if current.is_some() { change()? } else { Change::Leave }, ()))
     })?;
     Ok(Next::Done)
 }
 
 pub fn getdel(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    get_and(context, args.bytes(1), |_| Change::Delete)
+    get_and(context, args.bytes(1), || Ok(Change::Delete))
 }
 
 pub fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let change = match args.len() {
-        2 => Change::Leave,
-        3 if args.bytes(2).eq_ignore_ascii_case(b"persist") => Change::Touch(Lifetime::Forever),
-        4 => Change::Touch(
-            lifetime(args.bytes(2), args.bytes(3), context.now_ms, "getex")?.ok_or_else(syntax)?,
-        ),
-        _ => return Err(syntax()),
-    };
-    get_and(context, args.bytes(1), |_| change)
+    let (word, now_ms) = (args.bytes(2), context.now_ms);
+    let timed = [&b"EX"[..], b"PX", b"EXAT", b"PXAT"].iter().any(|known| known.eq_ignore_ascii_case(word));
+    match args.len() {
+        2 => get_and(context, args.bytes(1), || Ok(Change::Leave)),
+        3 if word.eq_ignore_ascii_case(b"persist") => {
+            get_and(context, args.bytes(1), || Ok(Change::Touch(Lifetime::Forever)))
+        }
+        // As in Redis, the time is looked at only if there is a value.
+        4 if timed => get_and(context, args.bytes(1), || {
+            let lifetime = lifetime(word, args.bytes(3), now_ms, "getex")?;
+            Ok(Change::Touch(lifetime.unwrap_or_default()))
+        }),
+        _ => Err(syntax()),
+    }
 }
 
 pub fn getset(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {

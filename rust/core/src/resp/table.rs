@@ -29,13 +29,18 @@ pub struct Spec {
 impl Spec {
     /// Whether the command takes `count` arguments, its name included.
     pub fn accepts(&self, count: usize) -> bool {
-        if self.arity < 0 { count as i32 >= -self.arity } else { count as i32 == self.arity }
+        accepts(self.arity, count)
     }
 
     /// Whether the command may run before the password is given.
     pub fn before_auth(&self) -> bool {
         self.flags.contains(&"no_auth")
     }
+}
+
+/// Whether an arity of Redis's kind takes `count` arguments.
+pub fn accepts(arity: i32, count: usize) -> bool {
+    if arity < 0 { count as i32 >= -arity } else { count as i32 == arity }
 }
 
 const READ: &[&str] = &["readonly", "fast"];

@@ -23,6 +23,20 @@ pub struct Limits {
     pub wait_ms_max: u64,
 }
 
+impl Limits {
+    /// What a client may take that has yet to give the password: enough to give it.
+    pub fn for_strangers(&self) -> Self {
+        const SMALL: usize = 16 * 1024;
+        Limits {
+            value_max: self.value_max.min(SMALL),
+            line_max: self.line_max.min(SMALL),
+            request_max: self.request_max.min(4 * SMALL),
+            args_max: self.args_max.min(10),
+            ..self.clone()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {

@@ -8,6 +8,8 @@ use crate::pipe::commands::write_line;
 use crate::pipe::response;
 use crate::replica::Replica;
 use crate::resp::reply::Writer;
+use crate::resp::strings::get_all;
+use crate::store::PREFETCH;
 
 /// Keys looked at in a step: some tens of microseconds.
 const STEP: usize = 256;
@@ -22,6 +24,8 @@ pub enum Job {
     Keys(Box<Search>),
     /// FLUSHDB: the cursor.
     Flush(u64),
+    /// MGET: the keys still to be answered, the next one last.
+    Get(Vec<Vec<u8>>),
     /// `list` and `local_list`.
     List(Box<Listing>),
 }
@@ -61,6 +65,12 @@ impl Job {
         Job::Keys(Box::new(Search { pattern: pattern.to_vec(), ..Search::default() }))
     }
 
+    /// MGET, whose head is written.
+    pub fn mget(mut keys: Vec<Vec<u8>>) -> Self {
+        keys.reverse();
+        Job::Get(keys)
+    }
+
     /// FLUSHDB.
     pub fn flush() -> Self {
         Job::Flush(0)
@@ -71,6 +81,7 @@ impl Job {
         match self {
             Job::Keys(search) => search.step(replica, now_ms, &mut Writer { out, resp3 }),
             Job::Flush(cursor) => flush(cursor, replica, now_ms, &mut Writer { out, resp3 }),
+            Job::Get(keys) => get_some(keys, replica, now_ms, &mut Writer { out, resp3 }),
             Job::List(listing) => listing.step(replica, now_ms, out),
         }
     }
@@ -95,6 +106,13 @@ impl Search {
         }
         self.cursor == 0
     }
+}
+
+fn get_some(keys: &mut Vec<Vec<u8>>, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
+    let some = keys.split_off(keys.len().saturating_sub(PREFETCH));
+    let some: Vec<&[u8]> = some.iter().rev().map(Vec::as_slice).collect();
+    get_all(&some, replica, now_ms, reply);
+    keys.is_empty()
 }
 
 fn flush(cursor: &mut u64, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
@@ -123,7 +141,9 @@ impl Listing {
                 }
             });
         }
-        let done = self.cursor == 0 || limit.is_some_and(|limit| self.listed >= limit);
+        // A framed reply is made whole, so it ends early rather than grow: its cursor goes on.
+        let full = self.frame && self.lines.len() >= replica.limits().output_max;
+        let done = self.cursor == 0 || full || limit.is_some_and(|limit| self.listed >= limit);
         if self.frame {
             if done {
                 self.reply(out);

@@ -148,13 +148,15 @@ pub struct Replica {
     store: Arc<Store>,
     waits: Arc<Waits>,
     limits: Arc<Limits>,
+    stranger_limits: Arc<Limits>,
     counters: Arc<Counters>,
 }
 
 impl Replica {
     /// A coordinator with counters of its own.
     pub fn new(store: Arc<Store>, waits: Arc<Waits>, limits: Arc<Limits>) -> Self {
-        Replica { store, waits, limits, counters: Arc::default() }
+        let stranger_limits = Arc::new(limits.for_strangers());
+        Replica { store, waits, limits, stranger_limits, counters: Arc::default() }
     }
 
     /// The store.
@@ -175,6 +177,11 @@ impl Replica {
     /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The limits for a client that has yet to give the password.
+    pub fn stranger_limits(&self) -> &Limits {
+        &self.stranger_limits
     }
 
     /// What this coordinator counted.

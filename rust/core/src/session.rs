@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::blob::Value;
 pub use crate::client::Client;
+use crate::config::Limits;
 use crate::error::Refusal;
 pub use crate::job::{Job, Listing};
 use crate::output::Output;
@@ -232,7 +233,7 @@ impl Session {
     /// A partial request may not grow without bound. The pipe protocol's reader sees to that itself.
     fn check_inbox(&mut self, flow: Flow, world: &mut World<'_>) -> Flow {
         let partial = flow == Flow::Read && matches!(self.wire, Wire::Resp(_));
-        if partial && self.inbox.len() > world.replica.limits().request_max {
+        if partial && self.inbox.len() > limits(&self.client, world.replica).request_max {
             return self.broken("the request is too large: raise limits.max_request", world);
         }
         flow
@@ -265,9 +266,10 @@ impl Session {
 
     fn process_resp(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
         let Wire::Resp(scan) = &mut self.wire else { return (0..0, Flow::Read) };
-        let (limits, usage) = (world.replica.limits(), world.replica.store().usage());
+        let usage = world.replica.store().usage();
         let (mut at, mut warm) = (0, 0);
         while at < buffer.len() || scan.is_partial() {
+            let limits = limits(&self.client, world.replica);
             if world.out.len() > limits.output_max {
                 return (at..buffer.len(), Flow::Yield);
             }
@@ -312,9 +314,10 @@ impl Session {
 
     fn process_pipe(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
         let World { replica, now_ms, .. } = *world;
-        let (limits, usage) = (replica.limits(), replica.store().usage());
+        let usage = replica.store().usage();
         let mut at = 0;
         loop {
+            let limits = limits(&self.client, replica);
             let Wire::Pipe(pipe) = &mut self.wire else { return (0..0, Flow::Read) };
             if world.out.len() > limits.output_max {
                 return (at..buffer.len(), Flow::Yield);
@@ -365,6 +368,10 @@ impl Session {
             }
         }
     }
+}
+
+fn limits<'r>(client: &Client, replica: &'r Replica) -> &'r Limits {
+    if client.needs_password { replica.stranger_limits() } else { replica.limits() }
 }
 
 /// Has the processor fetch what the next requests of a pipeline will touch, all at once instead of one after

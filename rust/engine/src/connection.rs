@@ -76,6 +76,8 @@ pub struct Connection {
     pub polled: bool,
     /// Polled for writing too.
     pub polled_write: bool,
+    /// To be closed behind the answer it waits for.
+    pub doomed: bool,
     /// In the list of those whose turn comes.
     pub queued: bool,
     /// Came over TCP.
@@ -100,6 +102,7 @@ impl Connection {
             hangup: false,
             polled: false,
             polled_write: false,
+            doomed: false,
             queued: false,
             tcp,
             since_ms: now_ms,

@@ -460,6 +460,9 @@ impl Reactor {
             std::mem::swap(&mut connection.unsent, &mut self.out);
             let flow = step(&mut connection.session, &mut self.world());
             self.follow(token, &mut connection, flow);
+            if connection.doomed {
+                connection.stage = Stage::Closing;
+            }
             std::mem::swap(&mut connection.unsent, &mut self.out);
         }
         self.connections.put(token, connection);
@@ -526,8 +529,14 @@ impl Reactor {
         });
         let connection = found.and_then(|token| Some((token, self.connections.take(token)?)));
         let killed = connection.is_some();
-        if let Some((token, connection)) = connection {
-            self.close(token, connection);
+        match connection {
+            // Perhaps it is the one that asks: then it is told first.
+            Some((token, mut connection)) if connection.stage == Stage::Asked => {
+                connection.doomed = true;
+                self.connections.put(token, connection);
+            }
+            Some((token, connection)) => self.close(token, connection),
+            None => {}
         }
         killed
     }

@@ -45,14 +45,15 @@ const NO_PASSWORD: &str = "ERR AUTH <password> called without any password confi
 
 /// Checks a user, who can only be `default`, and a password.
 fn admit(context: &mut Context<'_>, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
-    let (named, user) = (user.is_some(), user.unwrap_or(b"default"));
+    if user.is_some_and(|user| user != b"default") {
+        return Err(WRONG_PASSWORD);
+    }
     match context.client.admit(password) {
-        // As in Redis, the user is then told apart: who names `default` is admitted, with any password.
-        None if named && user == b"default" => Ok(()),
-        None if named => Err(WRONG_PASSWORD),
+        Some(true) => Ok(()),
+        Some(false) => Err(WRONG_PASSWORD),
+        // As in Redis: without a password, who names the user is admitted with any.
+        None if user.is_some() => Ok(()),
         None => Err(NO_PASSWORD),
-        Some(true) if user == b"default" => Ok(()),
-        Some(_) => Err(WRONG_PASSWORD),
     }
 }
 

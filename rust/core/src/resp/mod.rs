@@ -7,7 +7,7 @@ mod docs;
 mod keys;
 pub mod reply;
 pub mod scan;
-mod strings;
+pub(crate) mod strings;
 pub mod table;
 
 use crate::error::Refusal;

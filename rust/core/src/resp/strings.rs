@@ -1,11 +1,13 @@
 //! The RESP commands that read and write values.
 
+use super::reply::Writer;
 use super::scan::{Arg, Args};
 use super::{Context, Next, integer, syntax};
 use crate::blob::Value;
 use crate::entry::View;
 use crate::error::Refusal;
-use crate::replica::{Body, Change, Condition, Lifetime};
+use crate::replica::{Body, Change, Condition, Lifetime, Replica};
+use crate::session::Job;
 use crate::store::PREFETCH;
 
 fn body(arg: Arg<'_>) -> Body<'_> {
@@ -87,7 +89,7 @@ pub fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
             Condition::Present => current.is_some(),
             _ => true,
         };
-        Ok((if holds { Change::Put(body, options.lifetime) } else { Change::Leave }, ()))
+        Ok((if holds { Change::Put(body, options.lifetime) } else { Change::Leave }, holds))
     });
     match written {
         Err(refusal) => {
@@ -95,13 +97,13 @@ pub fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
             return Err(refusal);
         }
         Ok(_) if options.get => {}
-        Ok((Some(_), ())) => reply.ok(),
-        Ok((None, ())) => reply.null(),
+        Ok((_, true)) => reply.ok(),
+        Ok((_, false)) => reply.null(),
     }
     Ok(Next::Done)
 }
 
-fn write_value(reply: &mut super::reply::Writer<'_>, view: Option<&View<'_>>) {
+fn write_value(reply: &mut Writer<'_>, view: Option<&View<'_>>) {
     match view.and_then(|view| view.value) {
         Some(value) => reply.value(value),
         None => reply.null(),
@@ -185,16 +187,27 @@ pub fn setnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal>
     Ok(Next::Done)
 }
 
+/// MGET of more keys than this goes on in steps: its reply could be larger than a client may leave unread.
+const MGET_AT_ONCE: usize = 64;
+
 pub fn mget(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     let (replica, now_ms) = (context.replica, context.now_ms);
     let mut reply = context.reply();
     reply.array(args.len() - 1);
+    if args.len() > MGET_AT_ONCE {
+        return Ok(Next::Job(Job::mget(args.from(1).map(<[u8]>::to_vec).collect())));
+    }
     let keys: Vec<&[u8]> = args.from(1).collect();
+    get_all(&keys, replica, now_ms, &mut reply);
+    Ok(Next::Done)
+}
+
+/// Answers the values of all keys, one after the other.
+pub fn get_all(keys: &[&[u8]], replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) {
     for keys in keys.chunks(PREFETCH) {
         replica.store().prefetch(keys);
-        keys.iter().for_each(|key| replica.get(key, now_ms, |view| write_value(&mut reply, view)));
+        keys.iter().for_each(|key| replica.get(key, now_ms, |view| write_value(reply, view)));
     }
-    Ok(Next::Done)
 }
 
 /// Writes pair by pair: other clients may see some written and others not. A refusal says how many were.

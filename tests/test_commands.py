@@ -13,6 +13,7 @@ from turbopump.errors import TurbopumpError
 
 CLIENT = {
     "id": 7,
+    "address": "unix:7",
     "fd": 9,
     "name": "worker",
     "library": "redis-py",
@@ -146,26 +147,43 @@ async def test_config_cannot_be_changed(args: tuple[bytes, ...]) -> None:
 
 
 async def test_client_list_reads_as_redis_writes_it() -> None:
-    """A line of name=value, seconds for ages."""
-    [line] = (await run("client", b"list")).splitlines()
+    """A line of name=value, seconds for ages; all clients, or those asked for."""
+    [line] = str(await run("client", b"7", b"list")).splitlines()
     fields = dict(field.split("=") for field in line.split())
 
     assert fields["id"] == "7"
+    assert fields["addr"] == "unix:7"
     assert fields["name"] == "worker"
     assert (fields["age"], fields["idle"]) == ("61", "1")
+    assert await run("client", b"7", b"INFO") == await run("client", b"9", b"LIST", b"ID", b"5", b"7")
+    assert await run("client", b"7", b"LIST", b"TYPE", b"pubsub") == ""
 
 
 async def test_client_kill_counts() -> None:
-    """As Redis answers it."""
-    assert await run("client", b"KILL", b"ID", b"7") == 1
-    assert await run("client", b"kill", b"id", b"8") == 0
+    """As Redis answers it: the caller is spared unless it says otherwise."""
+    assert await run("client", b"9", b"KILL", b"ID", b"7") == 1
+    assert await run("client", b"9", b"kill", b"id", b"8") == 0
+    assert await run("client", b"7", b"KILL", b"ID", b"7") == 0
+    assert await run("client", b"7", b"KILL", b"ID", b"7", b"SKIPME", b"no") == 1
+    assert await run("client", b"9", b"KILL", b"unix:7") is True
 
 
-@pytest.mark.parametrize("args", [(), (b"KILL",), (b"KILL", b"ID", b"x"), (b"INFO",)])
-async def test_other_client_commands_are_refused(args: tuple[bytes, ...]) -> None:
-    """With what there is instead."""
-    with pytest.raises(TurbopumpError, match="CLIENT KILL ID"):
-        await run("client", *args)
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((b"KILL", b"unix:8"), "No such client"),
+        ((b"KILL", b"ID", b"x"), "client-id should be greater than 0"),
+        ((b"KILL", b"ID", b"7", b"SKIPME"), "syntax error"),
+        ((b"KILL", b"SKIPME", b"perhaps"), "syntax error"),
+        ((b"KILL", b"TYPE", b"odd"), "Unknown client type 'odd'"),
+        ((b"LIST", b"FOO"), "syntax error"),
+        ((b"LIST", b"ID", b"x"), "Invalid client ID"),
+    ],
+)
+async def test_other_client_commands_are_refused(args: tuple[bytes, ...], words: str) -> None:
+    """In Redis's words."""
+    with pytest.raises(TurbopumpError, match=words):
+        await run("client", b"9", *args)
 
 
 async def test_shutdown_is_for_processes() -> None:

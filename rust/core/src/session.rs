@@ -143,7 +143,7 @@ impl Session {
         }
         let (kept, flow) = self.process(input, world);
         self.inbox.extend_from_slice(&input[kept]);
-        self.check_inbox(flow, world)
+        flow
     }
 
     /// Goes on after a `Yield`.
@@ -165,7 +165,7 @@ impl Session {
         if self.inbox.is_empty() {
             self.inbox.shrink_to(INBOX_KEPT);
         }
-        self.check_inbox(flow, world)
+        flow
     }
 
     /// Takes the answer to an `Ask`.
@@ -227,15 +227,6 @@ impl Session {
     fn over(&mut self, flow: Flow) -> Flow {
         self.stage = Stage::Over;
         self.inbox = Vec::new();
-        flow
-    }
-
-    /// A partial request may not grow without bound. The pipe protocol's reader sees to that itself.
-    fn check_inbox(&mut self, flow: Flow, world: &mut World<'_>) -> Flow {
-        let partial = flow == Flow::Read && matches!(self.wire, Wire::Resp(_));
-        if partial && self.inbox.len() > limits(&self.client, world.replica).request_max {
-            return self.broken("the request is too large: raise limits.max_request", world);
-        }
         flow
     }
 

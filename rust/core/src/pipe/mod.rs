@@ -73,8 +73,9 @@ impl Reader {
         if line.is_empty() {
             return Read::Partial(buffer.len());
         }
-        let Some((request, length)) = Request::parse(line, last) else {
-            let limit = header_max(limits);
+        let limit = header_max(limits);
+        let head = &line[..line.len().min(limit)];
+        let Some((request, length)) = Request::parse(head, last && head.len() == line.len()) else {
             let too_long = line.len() > limit;
             return if too_long {
                 Read::Broken(Refusal::LineTooLong { limit })
@@ -135,14 +136,16 @@ impl Reader {
             [] => Read::Partial(at),
             [b'\n', ..] => self.done(at + 1, Body::Lent(b"")),
             [b'\r', b'\n', ..] => self.done(at + 2, Body::Lent(b"")),
-            _ => match rest.iter().position(|&byte| byte == b'\n') {
-                None if !last && !alone && rest.len() <= limits.line_max => Read::Partial(at),
-                newline => {
-                    let end = at + newline.map_or(rest.len(), |newline| newline + 1);
-                    let text = "this command takes no value: end the line after the second |";
-                    self.refuse(end, Refusal::Syntax(text.into()))
-                }
-            },
+            _ => {
+                let text = "this command takes no value: end the line after the second |";
+                let refusal = Refusal::Syntax(text.into());
+                let Some(request) = self.request.as_mut().filter(|_| !alone) else {
+                    return Read::Broken(refusal);
+                };
+                request.refusal.get_or_insert(refusal);
+                request.framing = Framing::Line;
+                self.line(rest, at, last, alone, limits)
+            }
         }
     }
 
@@ -249,13 +252,6 @@ impl Reader {
         match request.refusal.take() {
             Some(refusal) => Read::Refused(end, request, refusal),
             None => Read::Request(end, request, body),
-        }
-    }
-
-    fn refuse(&mut self, end: usize, refusal: Refusal) -> Read {
-        match self.request.take() {
-            Some(request) => Read::Refused(end, request, refusal),
-            None => Read::Broken(refusal),
         }
     }
 }

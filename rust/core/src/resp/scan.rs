@@ -92,6 +92,9 @@ pub enum NotResp {
     /// An inline command has no end.
     #[error("Protocol error: too big inline request")]
     InlineTooLong,
+    /// The arguments, large ones aside, are more than a request may have.
+    #[error("Protocol error: the request is too large: raise limits.max_request")]
+    TooLarge,
     /// An inline command's quotes do not close.
     #[error("Protocol error: unbalanced quotes in request")]
     Quotes,
@@ -118,6 +121,8 @@ pub struct Scan {
     missing: Option<usize>,
     /// What of the buffer is scanned.
     at: usize,
+    /// Bytes of the request, large arguments aside.
+    size: usize,
     intake: Option<Intake>,
     refusal: Option<Refusal>,
 }
@@ -157,7 +162,7 @@ impl Scan {
     pub fn reset(&mut self) {
         self.spans.clear();
         self.spans.shrink_to(64);
-        (self.missing, self.at, self.refusal) = (None, 0, None);
+        (self.missing, self.at, self.size, self.refusal) = (None, 0, 0, None);
     }
 
     /// Feeds what has come to a large argument; returns how many bytes it took. The rest goes to the buffer.
@@ -205,12 +210,17 @@ impl Scan {
         while let Some(missing @ 1..) = self.missing {
             let Some((len, start)) = length(buffer, self.at, b'$')? else { return Ok(Scanned::Partial) };
             let len = usize::try_from(len).map_err(|_| NotResp::Length)?;
+            let size = self.size + (start - self.at) + if len < BLOB_BYTES_MIN { len } else { 0 };
+            if size > limits.request_max {
+                return Err(NotResp::TooLarge);
+            }
             if len > limits.value_max {
                 self.refusal = Some(Refusal::ValueTooLong { limit: limits.value_max });
             }
             let Some(line_end) = buffer.get(start + len..start + len + 2) else {
                 if len >= BLOB_BYTES_MIN {
                     self.begin_intake(len, usage);
+                    self.size = size;
                     (self.missing, self.at) = (Some(missing - 1), start);
                     self.feed(&buffer[start..])?;
                 }
@@ -220,6 +230,7 @@ impl Scan {
                 return Err(NotResp::LineEnd);
             }
             self.spans.push(Span::Bytes(start, start + len));
+            self.size = size;
             (self.missing, self.at) = (Some(missing - 1), start + len + 2);
         }
         Ok(self.whole(self.at))
@@ -246,7 +257,8 @@ impl Scan {
     }
 
     fn inline(&mut self, buffer: &[u8], limits: &Limits) -> Result<Scanned, NotResp> {
-        let Some(end) = buffer.iter().position(|&byte| byte == b'\n') else {
+        let most = &buffer[..buffer.len().min(limits.line_max + 1)];
+        let Some(end) = most.iter().position(|&byte| byte == b'\n') else {
             let too_long = buffer.len() > limits.line_max;
             return if too_long { Err(NotResp::InlineTooLong) } else { Ok(Scanned::Partial) };
         };

@@ -11,7 +11,7 @@ from turbopump import log
 from turbopump._native import Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
 from turbopump.commands import Commands
 from turbopump.config import Config, engine_options
-from turbopump.errors import ConfigError, NodeFailedError
+from turbopump.errors import ConfigError, NodeFailedError, error_for
 from turbopump.server import Server
 
 SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
@@ -301,6 +301,8 @@ def _bytes(text: bytes | str) -> bytes:
 
 
 def _condition(*, if_absent: bool, if_present: bool) -> Literal["absent", "present"] | None:
+    if if_absent and if_present:
+        raise error_for("bad_param", "if_absent and if_present: no write meets both, give one")
     if if_absent:
         return "absent"
     return "present" if if_present else None

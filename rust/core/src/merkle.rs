@@ -41,6 +41,12 @@ impl DigestKey {
         hasher.finish128().as_u128()
     }
 
+    /// Whether two keys are the same.
+    pub fn is(&self, other: &Self) -> bool {
+        let digest = |key: &Self| key.digest(b"", Version::ZERO, false);
+        digest(self) == digest(other)
+    }
+
     pub(crate) fn of(&self, key: &[u8], view: &View<'_>) -> Digest {
         self.digest(key, view.version, view.value.is_none())
     }

@@ -31,6 +31,8 @@ const POLL_EVENTS: usize = 256;
 const TURN_STEPS: usize = 4;
 /// Clients accepted before the others have their turn.
 const ACCEPT_TURN: usize = 64;
+/// Connections that can wait to be accepted: what `server.py` asks the kernel for.
+const BACKLOG_MAX: usize = 4096;
 /// After an error that ends a connection, this much of what the client still sends is read ...
 const LINGER_BYTES: usize = 1 << 20;
 /// ... for this long.
@@ -542,8 +544,14 @@ impl Reactor {
     }
 
     fn begin_drain(&mut self, deadline_ms: u64) {
-        // Who connected before this moment is served.
-        self.accept();
+        // Who connected before this moment is served: as many as can have been waiting.
+        for _ in 0..BACKLOG_MAX / ACCEPT_TURN {
+            self.accept();
+            if !self.knocking {
+                break;
+            }
+        }
+        self.knocking = false;
         for listener in std::mem::take(&mut self.listeners) {
             let fd = listener.socket.as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));

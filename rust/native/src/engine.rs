@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use turbopump_core::error::Refusal;
@@ -37,22 +36,25 @@ pub struct Engine {
 
 type Listed<'py> = (u64, Vec<(Bound<'py, PyBytes>, usize)>);
 
-fn version(text: Option<&str>) -> PyResult<Option<Version>> {
-    let parsed = text.map(str::parse).transpose();
-    parsed.map_err(|error| PyValueError::new_err(format!("if_version: {error}")))
+fn version(py: Python<'_>, text: Option<&str>) -> PyResult<Option<Version>> {
+    let bad = |text: &str| bad_param(py, "if_version", text, "a version as a write answered it");
+    text.map(|text| text.parse().map_err(|_| bad(text))).transpose()
 }
 
-fn condition(word: Option<&str>, if_version: Option<Version>) -> PyResult<Condition> {
+fn condition(py: Python<'_>, word: Option<&str>, if_version: Option<Version>) -> PyResult<Condition> {
+    let bad = |word: &str, fix: &str| Err(bad_param(py, "condition", word, fix));
     match (word, if_version) {
         (None, None) => Ok(Condition::Always),
         (Some("absent"), None) => Ok(Condition::Absent),
         (Some("present"), None) => Ok(Condition::Present),
         (None, Some(version)) => Ok(Condition::Version(version)),
-        (Some(_), Some(_)) => Err(PyValueError::new_err("condition: give condition or if_version, not both")),
-        (Some(word), None) => {
-            Err(PyValueError::new_err(format!("condition: {word:?} is neither absent nor present")))
-        }
+        (Some(word), Some(_)) => bad(word, "give it or if_version, not both"),
+        (Some(word), None) => bad(word, "absent or present"),
     }
+}
+
+fn bad_param(py: Python<'_>, name: &str, value: &str, fix: &str) -> PyErr {
+    error::refused(py, &Refusal::bad_param(name, value.as_bytes(), fix))
 }
 
 impl Engine {
@@ -147,11 +149,17 @@ impl Engine {
         py: Python<'_>,
         key: &[u8],
         value: &[u8],
-        ttl_ms: Option<u64>,
+        ttl_ms: Option<i64>,
         condition: Option<&str>,
         if_version: Option<&str>,
     ) -> PyResult<String> {
-        let condition = self::condition(condition, version(if_version)?)?;
+        let condition = self::condition(py, condition, version(py, if_version)?)?;
+        let ttl_ms = match ttl_ms {
+            Some(ttl_ms @ ..=0) => {
+                return Err(bad_param(py, "ttl_ms", &ttl_ms.to_string(), "1 or more milliseconds"));
+            }
+            other => other.map(i64::unsigned_abs),
+        };
         let written = self.with(py, key, |engine| {
             let now_ms = unix_ms();
             let lifetime =
@@ -163,7 +171,7 @@ impl Engine {
 
     #[pyo3(signature = (key, if_version = None))]
     fn delete(&self, py: Python<'_>, key: &[u8], if_version: Option<&str>) -> PyResult<Option<String>> {
-        let condition = version(if_version)?.map_or(Condition::Always, Condition::Version);
+        let condition = version(py, if_version)?.map_or(Condition::Always, Condition::Version);
         let deleted = self.with(py, key, |engine| engine.replica().delete(key, condition, unix_ms()))?;
         Ok(deleted.map(|version| version.to_string()))
     }

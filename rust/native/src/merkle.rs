@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyInt};
 use turbopump_core::merkle::{self, Digest, DigestKey};
 use turbopump_core::version::Version;
 
@@ -33,6 +33,11 @@ fn bytes(py: Python<'_>, digest: Digest) -> Bound<'_, PyBytes> {
     PyBytes::new(py, &digest.to_be_bytes())
 }
 
+/// An index; a number that can be none, negative or too large, is beyond every range.
+fn index_of(number: &Bound<'_, PyAny>) -> PyResult<usize> {
+    Ok(number.cast::<PyInt>()?.extract().unwrap_or(usize::MAX))
+}
+
 #[pymethods]
 impl MerkleTree {
     #[new]
@@ -53,20 +58,23 @@ impl MerkleTree {
         bytes(py, self.tree.lock().root())
     }
 
-    fn branch<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let digest = self.tree.lock().branch(index);
+    fn branch<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = self.tree.lock().branch(index_of(index)?);
         Ok(bytes(py, digest.ok_or_else(|| PyIndexError::new_err("branches are 0 to 127"))?))
     }
 
-    fn slot<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let digest = self.tree.lock().slot(index);
+    fn slot<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let digest = self.tree.lock().slot(index_of(index)?);
         Ok(bytes(py, digest.ok_or_else(|| PyIndexError::new_err("slots are 0 to 16383"))?))
     }
 
-    fn diff(&self, other: &Self) -> Vec<u16> {
+    fn diff(&self, other: &Self) -> PyResult<Vec<u16>> {
+        if !self.secret.is(&other.secret) {
+            return Err(PyValueError::new_err("the trees have different secrets: they cannot be compared"));
+        }
         // One lock at a time: two threads may compare the same trees the other way round.
         let other = other.tree.lock().clone();
-        self.tree.lock().diff(&other)
+        Ok(self.tree.lock().diff(&other))
     }
 
     fn copy(&self) -> Self {
@@ -74,7 +82,7 @@ impl MerkleTree {
     }
 
     fn __eq__(&self, other: &Self) -> bool {
-        let other = other.tree.lock().clone();
-        *self.tree.lock() == other
+        let tree = other.tree.lock().clone();
+        self.secret.is(&other.secret) && *self.tree.lock() == tree
     }
 }

@@ -44,8 +44,15 @@ impl Refusal {
     }
 }
 
-/// The answer to a cold command.
+/// The answer to a cold command; a `TypeError` when it is none that a protocol can say.
 pub fn reply(object: &Bound<'_, PyAny>) -> PyResult<Reply> {
+    convert(object).map_err(|error| {
+        let text = error.value(object.py()).to_string();
+        PyTypeError::new_err(format!("no protocol can say this answer: {text}"))
+    })
+}
+
+fn convert(object: &Bound<'_, PyAny>) -> PyResult<Reply> {
     if object.is_none() {
         return Ok(Reply::Nil);
     }
@@ -62,11 +69,11 @@ pub fn reply(object: &Bound<'_, PyAny>) -> PyResult<Reply> {
         return Ok(Reply::Bytes(value.as_bytes().to_vec()));
     }
     if let Ok(items) = object.cast::<PyList>() {
-        return Ok(Reply::List(items.iter().map(|item| reply(&item)).collect::<PyResult<_>>()?));
+        return Ok(Reply::List(items.iter().map(|item| convert(&item)).collect::<PyResult<_>>()?));
     }
     if let Ok(pairs) = object.cast::<PyDict>() {
         let pair =
-            |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| Ok((name.extract()?, reply(&value)?));
+            |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| Ok((name.extract()?, convert(&value)?));
         return Ok(Reply::Map(pairs.iter().map(pair).collect::<PyResult<_>>()?));
     }
     if let Ok(refusal) = object.cast::<Refusal>() {

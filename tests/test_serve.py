@@ -69,7 +69,7 @@ def test_a_second_signal_ends_it_at_once(serve: Serve) -> None:
     """With 1: somebody was not answered."""
     served = serve({"drain_seconds": 3600}).ready()
     with connected(served) as client:
-        client.sendall(b"wait|name=never timeout=3000|\n")
+        client.sendall(b"write|name=half length=1000|half")
         with Client(served.socket) as other:  # answered after the first has been read
             other.ping()
         served.signal(signal.SIGTERM)

@@ -149,17 +149,16 @@ impl Engine {
         py: Python<'_>,
         key: &[u8],
         value: &[u8],
-        ttl_ms: Option<i64>,
+        ttl_ms: Option<&Bound<'_, PyAny>>,
         condition: Option<&str>,
         if_version: Option<&str>,
     ) -> PyResult<String> {
         let condition = self::condition(py, condition, version(py, if_version)?)?;
-        let ttl_ms = match ttl_ms {
-            Some(ttl_ms @ ..=0) => {
-                return Err(bad_param(py, "ttl_ms", &ttl_ms.to_string(), "1 or more milliseconds"));
-            }
-            other => other.map(i64::unsigned_abs),
+        let lifetime = |ttl_ms: &Bound<'_, PyAny>| match ttl_ms.extract::<i64>() {
+            Ok(ttl_ms @ 1..) => Ok(ttl_ms.unsigned_abs()),
+            _ => Err(bad_param(py, "ttl_ms", &ttl_ms.to_string(), "1 or more milliseconds")),
         };
+        let ttl_ms = ttl_ms.map(lifetime).transpose()?;
         let written = self.with(py, key, |engine| {
             let now_ms = unix_ms();
             let lifetime =

@@ -1,6 +1,6 @@
-//! Open loop: requests are sent when they are due, at a rate, whatever the answers do, as many independent users
-//! would. Latency counts from when a request was due, so a server that stalls pays for everything that it kept
-//! waiting.
+//! Open loop: requests are sent when they are due, at a rate, whatever the answers do, as many
+//! independent users would. Latency counts from when a request was due, so a server that stalls pays for
+//! everything that it kept waiting.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

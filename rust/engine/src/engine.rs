@@ -24,6 +24,7 @@ use crate::events::{Event, Events};
 use crate::janitor::Janitor;
 use crate::reactor::{Reactor, WAKER};
 use crate::shared::{ClientInfo, Inbox, Order, Shared};
+use crate::slice::ask_for_short_slice;
 
 /// How long to wait for a reactor's description of its clients; it is busy with something terrible otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,6 +120,7 @@ impl Engine {
         for (index, mut reactor) in reactors.into_iter().enumerate() {
             let shared = Arc::clone(&self.shared);
             let serve = move || {
+                ask_for_short_slice();
                 let failure = match catch_unwind(AssertUnwindSafe(|| reactor.run())) {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => format!("polling failed: {error}"),

@@ -8,4 +8,5 @@ mod janitor;
 mod listener;
 mod reactor;
 pub mod shared;
+mod slice;
 mod timers;

@@ -15,7 +15,8 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// An immutable sequence of bytes in chunks.
 #[derive(Debug, Default)]
 pub struct Blob {
-    chunks: Vec<Vec<u8>>,
+    /// Shared one by one, so that a longer value has most of them in common with the one it grew from.
+    chunks: Vec<Arc<Vec<u8>>>,
     len: usize,
 }
 
@@ -32,7 +33,7 @@ impl Blob {
 
     /// The value's pieces, in order.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        self.chunks.iter().map(Vec::as_slice)
+        self.chunks.iter().map(|chunk| chunk.as_slice())
     }
 
     /// The bytes from `offset` to the end of the chunk they are in; empty at the end of the value.
@@ -72,6 +73,11 @@ impl BlobDraft {
         BlobDraft { blob: Blob::default(), expected }
     }
 
+    /// A draft that begins with a whole value, without a copy of it.
+    pub fn after(blob: &Blob) -> Self {
+        BlobDraft { blob: Blob { chunks: blob.chunks.clone(), len: blob.len }, expected: None }
+    }
+
     /// How many bytes have arrived.
     pub fn len(&self) -> usize {
         self.blob.len
@@ -88,13 +94,12 @@ impl BlobDraft {
             let used = self.blob.len % CHUNK_BYTES;
             if used == 0 {
                 let left = self.expected.map_or(CHUNK_BYTES, |total| total.saturating_sub(self.blob.len));
-                self.blob
-                    .chunks
-                    .push(Vec::with_capacity(left.clamp(bytes.len().min(CHUNK_BYTES), CHUNK_BYTES)));
+                let capacity = left.clamp(bytes.len().min(CHUNK_BYTES), CHUNK_BYTES);
+                self.blob.chunks.push(Arc::new(Vec::with_capacity(capacity)));
             }
             let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - used));
             if let Some(chunk) = self.blob.chunks.last_mut() {
-                chunk.extend_from_slice(now);
+                Arc::make_mut(chunk).extend_from_slice(now);
             }
             self.blob.len += now.len();
             bytes = later;
@@ -103,7 +108,7 @@ impl BlobDraft {
 
     /// The finished value.
     pub fn finish(mut self) -> Blob {
-        if let Some(last) = self.blob.chunks.last_mut() {
+        if let Some(last) = self.blob.chunks.last_mut().and_then(Arc::get_mut) {
             last.shrink_to_fit();
         }
         self.blob

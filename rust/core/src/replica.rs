@@ -79,6 +79,15 @@ impl Body<'_> {
         self.len() == 0
     }
 
+    /// The value's first piece, which of a small one is all.
+    pub fn piece(&self) -> &[u8] {
+        match self {
+            Body::Lent(bytes) => bytes,
+            Body::Owned(bytes) => bytes,
+            Body::Shared(blob) => blob.piece(0),
+        }
+    }
+
     /// Runs `with` on the value in the one form its size has: inline below `BLOB_BYTES_MIN`, else a blob.
     fn with<R>(&self, with: impl FnOnce(Value<'_>) -> R) -> R {
         let bytes = match self {

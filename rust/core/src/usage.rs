@@ -65,6 +65,8 @@ impl Account {
 #[derive(Debug)]
 pub struct Usage {
     total: Account,
+    /// The most bytes in use since somebody asked.
+    peak: AtomicU64,
     keyspaces: Vec<Account>,
 }
 
@@ -73,6 +75,7 @@ impl Usage {
         let account = |limit| Account { limit, ..Account::default() };
         Usage {
             total: account(memory_max),
+            peak: AtomicU64::new(0),
             keyspaces: keyspaces.iter().map(|keyspace| account(keyspace.memory_max)).collect(),
         }
     }
@@ -93,13 +96,22 @@ impl Usage {
     }
 
     pub(crate) fn change(&self, keyspace: usize, keys: i64, bytes: i64) {
-        self.total.change(keys, bytes);
+        self.total.change(keys, 0);
+        self.change_shared(bytes);
         self.keyspaces[keyspace].change(keys, bytes);
     }
 
     /// Accounts for memory that belongs to no keyspace: tables, values on their way in.
     pub(crate) fn change_shared(&self, bytes: i64) {
         self.total.change(0, bytes);
+        if bytes > 0 {
+            self.peak.fetch_max(self.total.bytes(), Relaxed);
+        }
+    }
+
+    /// The most bytes that were in use since the last call.
+    pub fn take_peak(&self) -> u64 {
+        self.peak.swap(self.total.bytes(), Relaxed)
     }
 
     /// Sets `bytes` aside for a value on its way in, until the reservation is dropped.

@@ -46,10 +46,10 @@ fn watch(until: &Receiver<()>, usage: &Usage, release: fn()) {
     let mut highest = 0;
     while until.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
         let used = usage.total().bytes();
+        highest = usage.take_peak().max(highest);
         if used + WORTHWHILE < highest {
             release();
             highest = used;
         }
-        highest = highest.max(used);
     }
 }

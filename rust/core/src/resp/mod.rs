@@ -55,6 +55,10 @@ pub enum Next {
 pub fn run(context: &mut Context<'_>, args: Args<'_>) -> Next {
     let name = args.bytes(0);
     let result = match table::find(name) {
+        // A browser on this machine, sent here by some page: its body is not to be run as commands.
+        None if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") => {
+            return Next::Close;
+        }
         None => {
             context.reply().error(&unknown(args));
             return Next::Done;

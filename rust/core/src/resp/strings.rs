@@ -3,7 +3,9 @@
 use super::reply::Writer;
 use super::scan::{Arg, Args};
 use super::{Context, Next, integer, syntax};
-use crate::blob::Value;
+use std::sync::Arc;
+
+use crate::blob::{BLOB_BYTES_MIN, Blob, BlobDraft, Value};
 use crate::entry::View;
 use crate::error::Refusal;
 use crate::replica::{Body, Change, Condition, Lifetime, Replica};
@@ -247,6 +249,23 @@ pub fn strlen(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
     Ok(Next::Done)
 }
 
+/// A large value and what follows it; of one that is large already, only the last chunk is copied.
+fn appended(value: Value<'_>, more: &Body<'_>) -> Blob {
+    let mut draft = match value {
+        Value::Inline(bytes) => {
+            let mut draft = BlobDraft::new(None);
+            draft.extend(bytes);
+            draft
+        }
+        Value::Blob(blob) => BlobDraft::after(blob.get()),
+    };
+    match more {
+        Body::Shared(blob) => blob.chunks().for_each(|chunk| draft.extend(chunk)),
+        other => draft.extend(other.piece()),
+    }
+    draft.finish()
+}
+
 pub fn append(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     let limit = context.replica.limits().value_max;
     let (_, length) = context.replica.change(args.bytes(1), context.now_ms, |current| {
@@ -259,14 +278,12 @@ pub fn append(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
         if value.len() + more.len() > limit {
             return Err(Refusal::ValueTooLong { limit });
         }
-        let mut joined = value.to_vec();
-        match more {
-            Body::Shared(blob) => blob.chunks().for_each(|chunk| joined.extend_from_slice(chunk)),
-            Body::Lent(bytes) => joined.extend_from_slice(bytes),
-            Body::Owned(bytes) => joined.extend_from_slice(&bytes),
-        }
-        let length = joined.len();
-        Ok((Change::Put(Body::Owned(joined), Lifetime::Kept), length))
+        let length = value.len() + more.len();
+        let joined = match value {
+            Value::Inline(bytes) if length < BLOB_BYTES_MIN => Body::Owned([bytes, more.piece()].concat()),
+            value => Body::Shared(Arc::new(appended(value, &more))),
+        };
+        Ok((Change::Put(joined, Lifetime::Kept), length))
     })?;
     context.reply().count(length);
     Ok(Next::Done)

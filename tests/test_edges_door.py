@@ -1,6 +1,7 @@
 """The door at its edges: who may come in, how many, over what, and what Python does meanwhile."""
 
 import asyncio
+import itertools
 import os
 import re
 import resource
@@ -260,6 +261,19 @@ async def test_on_loopback_none_is_needed(folder: Path, host: str) -> None:
     member = {"socket": str(folder / "s"), "tcp": {"host": host, "port": 0}}
     async with Node(parse({"members": [member]}), listen=True) as node:
         assert node.addresses[1].startswith("tcp://")
+
+
+def test_a_browser_cannot_write(serve: Serve) -> None:
+    """Any page may send a request to a port of this machine: what is in its body is not run."""
+    node = serve({"members": [{"tcp": {"port": 0}}]}).ready()
+    address = tcp_address(node)
+    bodies = (b"SET evil 1\r\n", b"write|name=evil|1\n", command("SET", "evil", "1"))
+    for method, body in itertools.product(("POST", "GET", "OPTIONS", "PUT"), bodies):
+        head = f"{method} / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with Wire(address) as wire, suppress(ConnectionResetError):
+            wire.send(head + body).half_close().rest()
+
+        assert once(node.socket, b"exists|name=evil|\n") == b"ok|exists=0\n", (method, body)
 
 
 async def test_while_a_callback_blocks_asyncio_hot_commands_go_on(folder: Path) -> None:

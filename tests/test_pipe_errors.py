@@ -87,6 +87,7 @@ FRAMED = [
     (b"ping||x|y\n", "syntax"),
     (b"write|name=a length=100001|" + b"x" * 100_001 + b"\n", "value_too_long"),
     (b"write|name=a|" + b"x" * 1025 + b"\n", "line_too_long"),
+    (b"write|name=a|" + b"x" * 200_000 + b"\n", "line_too_long"),
     (b"read|name=absent|\n", "not_found"),
     (b"versions|name=absent|\n", "not_found"),
     (b"wait|name=absent timeout=0.01|\n", "timeout"),

@@ -329,6 +329,16 @@ def test_hello_greets_in_the_protocol_it_agrees_on(node: Served, protocol: int) 
     assert (pairs[b"server"], pairs[b"proto"], pairs[b"role"]) == (b"turbopump", protocol, b"master")
 
 
+def test_what_was_over_when_it_was_written_is_not_counted(node: Served) -> None:
+    """Redis keeps it until somebody looks for it; here it is gone, and takes no memory."""
+    with Wire(node.socket) as wire:
+        wire.ask("FLUSHDB")
+        for words in (("EXAT", 1), ("PXAT", 1)):
+            assert wire.ask("SET", "a", 1) == b"+OK\r\n"
+            assert wire.ask("SET", "a", 2, *words) == b"+OK\r\n"
+            assert wire.ask("DBSIZE") == b":0\r\n"
+
+
 def test_quit_answers_what_came_before_it_and_nothing_after(node: Served) -> None:
     """As Redis does."""
     with Wire(node.socket) as wire:
@@ -336,6 +346,44 @@ def test_quit_answers_what_came_before_it_and_nothing_after(node: Served) -> Non
         assert wire.rest() == b"+PONG\r\n+OK\r\n"
     with Wire(node.socket) as wire:
         assert wire.ask("EXISTS", "after") == b":0\r\n"
+
+
+TOKENS = [
+    *"abc?*-^]",
+    "[ab]",
+    "[a-c]",
+    "[c-a]",
+    "[^a]",
+    "[^a-b]",
+    "[-a]",
+    "[a-]",
+    "[a^]",
+    "[]a]",
+    r"\*",
+    r"\?",
+    r"\[",
+    r"\a",
+]
+
+
+def test_redis_finds_the_same_keys(node: Served, redis: str) -> None:
+    """By thousands of patterns of every form, over keys that look like patterns."""
+    chance = random.Random(8)
+    keys = {"".join(chance.choices("abc-]^*?[\\", k=chance.randrange(1, 5))) for _ in range(150)}
+    patterns = ["".join(chance.choices(TOKENS, k=chance.randrange(7))) for _ in range(3_000)]
+    found = []
+    for path in (node.socket, redis):
+        reader = hiredis.Reader()
+        with Wire(path) as wire:
+            wire.ask("FLUSHALL")
+            wire.ask("MSET", *(word for key in keys for word in (key, 1)))
+            wire.send(b"".join(command("KEYS", pattern) for pattern in patterns))
+            for _ in patterns:
+                reader.feed(wire.reply())
+        found.append([sorted(as_list(reader.gets())) for _ in patterns])  # type: ignore[type-var] # bytes
+
+    for pattern, ours, theirs in zip(patterns, *found, strict=True):
+        assert ours == theirs, pattern
 
 
 NAMES = ["a", "b", "c", "{a}d", ""]

@@ -146,8 +146,17 @@ impl Session {
         flow
     }
 
+    /// Whether more may be read before what is there is processed. A client may send all of a pipeline before
+    /// it reads the first reply, as many libraries do.
+    pub fn has_room(&self, replica: &Replica) -> bool {
+        self.inbox.len() < limits(&self.client, replica).request_max
+    }
+
     /// Goes on after a `Yield`.
     pub fn resume(&mut self, world: &mut World<'_>) -> Flow {
+        if world.out.len() > world.replica.limits().output_max {
+            return Flow::Yield;
+        }
         if let Stage::Working(job) = &mut self.stage {
             if !job.step(world.replica, world.now_ms, world.out, self.client.resp3) {
                 return Flow::Yield;

@@ -132,6 +132,17 @@ impl Connection {
         }
     }
 
+    /// Sends what it can of what the client has not taken.
+    pub fn send_unsent(&mut self) -> Sent {
+        if self.unsent.is_empty() {
+            return Sent::All;
+        }
+        let mut unsent = std::mem::take(&mut self.unsent);
+        let sent = self.send(&mut unsent);
+        self.unsent = unsent;
+        sent
+    }
+
     /// Sends what it can of `out`.
     pub fn send(&self, out: &mut Output) -> Sent {
         let mut left = SEND_TURN;

@@ -327,30 +327,30 @@ impl Reactor {
 
     fn serve(&mut self, token: u64, connection: &mut Connection) -> After {
         for _ in 0..TURN_STEPS {
-            if !connection.unsent.is_empty() {
-                let mut unsent = std::mem::take(&mut connection.unsent);
-                let sent = connection.send(&mut unsent);
-                connection.unsent = unsent;
-                match sent {
-                    Sent::All => {
-                        self.poll_for(token, connection, false);
-                    }
-                    Sent::Blocked if self.poll_for(token, connection, true) => return After::Keep,
-                    Sent::More => return After::Again,
-                    Sent::Gone | Sent::Blocked => return After::Gone,
-                }
-            }
+            let blocked = match connection.send_unsent() {
+                Sent::All if connection.polled_write => !self.poll_for(token, connection, false),
+                Sent::All => false,
+                Sent::Blocked if self.poll_for(token, connection, true) => true,
+                Sent::More => return After::Again,
+                Sent::Gone | Sent::Blocked => return After::Gone,
+            };
+            // A client that takes no replies now may still send: it is read on, within limits.
+            let full = blocked && connection.unsent.len() > self.replica.limits().output_max;
             let flow = match connection.stage {
+                Stage::Asked | Stage::Waiting => return After::Keep,
+                Stage::Closing | Stage::Lingering(_) if blocked => return After::Keep,
                 Stage::Closing => return After::Gone,
                 Stage::Lingering(left) => return self.linger(connection, left),
-                Stage::Asked | Stage::Waiting => return After::Keep,
-                Stage::Yielding => connection.session.resume(&mut self.world()),
-                Stage::Reading if !connection.readable => return After::Keep,
-                Stage::Reading => match connection.receive(&mut self.buffer) {
+                Stage::Yielding if !full => {
+                    std::mem::swap(&mut connection.unsent, &mut self.out);
+                    connection.session.resume(&mut self.world())
+                }
+                Stage::Reading | Stage::Yielding => match self.receive(connection) {
                     Received::Nothing => return After::Keep,
                     Received::Gone => return After::Gone,
                     Received::Bytes(count, last) => {
                         connection.heard_ms = self.now_ms;
+                        std::mem::swap(&mut connection.unsent, &mut self.out);
                         let mut world = World {
                             replica: &self.replica,
                             now_ms: self.unix_ms,
@@ -362,19 +362,24 @@ impl Reactor {
                 },
             };
             self.follow(token, connection, flow);
+            if !blocked && connection.send(&mut self.out) == Sent::Gone {
+                self.out.clear();
+                return After::Gone;
+            }
+            // What is left is the connection's own from here on.
             if !self.out.is_empty() {
-                match connection.send(&mut self.out) {
-                    Sent::All => {}
-                    Sent::Gone => {
-                        self.out.clear();
-                        return After::Gone;
-                    }
-                    // What is left is the connection's own from here on.
-                    Sent::Blocked | Sent::More => std::mem::swap(&mut connection.unsent, &mut self.out),
-                }
+                std::mem::swap(&mut connection.unsent, &mut self.out);
             }
         }
         After::Again
+    }
+
+    /// Reads, unless there is nothing or the connection has enough to be processed.
+    fn receive(&mut self, connection: &mut Connection) -> Received {
+        if connection.readable && connection.session.has_room(&self.replica) {
+            return connection.receive(&mut self.buffer);
+        }
+        Received::Nothing
     }
 
     fn world(&mut self) -> World<'_> {

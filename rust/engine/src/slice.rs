@@ -1,5 +1,5 @@
-//! A short scheduler slice for the reactor: it runs for microseconds at a time, and on a box with fewer cores than
-//! work the slice decides whether it waits behind a thread that computes.
+//! A short scheduler slice for the reactor: it runs for microseconds at a time, and on a box with fewer cores
+//! than work the slice decides whether it waits behind a thread that computes.
 //!
 //! Source: sched_setattr(2); "EEVDF" and custom slices, Linux 6.12.
 

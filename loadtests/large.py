@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from servers import Server, on_cpu, recipes, status_bytes
 from turbopump import build_info
 from turbopump._native import load
 from turbopump.config import parse_size
+from workloads import NOISE
 
 BLOCK = 1 << 20
 KEY = "large"
@@ -41,8 +42,6 @@ MEMORY_FACTOR_MAX = 1.2
 MEMORY_SLACK = 32 << 20
 """For values so small that allocators and buffers weigh more."""
 P99_US_MAX = 2000.0
-NOISE = 0.15
-"""CPUs that others keep busy; above it the latencies are theirs too."""
 
 
 @dataclass
@@ -183,7 +182,7 @@ def main() -> int:
             print("".join(f"{title:>12}" for title in titles))
             problems: list[str] = []
             for size in options.sizes:
-                moved = move(server, size, idle, options)
+                moved = quietest(move(server, size, idle, options) for _ in range(1 + options.retries))
                 print(moved.row(), flush=True)
                 problems += moved.problems
     print("\n".join(problems) or "all within the limits")
@@ -196,8 +195,21 @@ def parse() -> argparse.Namespace:
     sizes = [1 << 20, 16 << 20, 128 << 20, 1 << 30]
     parser.add_argument("--sizes", nargs="+", type=parse_size, default=sizes, metavar="SIZE", help="as 64MiB")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each size, at least one round")
+    parser.add_argument("--retries", type=int, default=3, help="of a size, while others disturb it")
     parser.add_argument("--rate", type=int, default=2000, help="requests a second of the other client")
     return parser.parse_args()
+
+
+def quietest(tries: Iterable[Moved]) -> Moved:
+    """The first that nobody else disturbed, or the one that was disturbed least."""
+    best: Moved | None = None
+    for moved in tries:
+        best = moved if best is None or moved.others < best.others else best
+        if best.others <= NOISE:
+            break
+    if best is None:
+        raise ValueError("nothing was tried")
+    return best
 
 
 def move(server: Server, size: int, idle: int, options: argparse.Namespace) -> Moved:

@@ -8,11 +8,18 @@ from statistics import median
 from workloads import (
     MEMORY_FIGURE,
     MEMORY_KEYS,
+    NOISE,
+    OTHERS,
     WORKLOADS,
     Figure,
     Figures,
     Target,
     Workload,
+)
+
+RATIOS = (
+    "Ratios of medians: ours to theirs. Noisy: in half of the runs or more others kept "
+    f"over {NOISE:g} CPUs busy."
 )
 
 
@@ -42,6 +49,7 @@ class Ratio:
     other: str
     ours: float
     theirs: float
+    noisy: bool = False
 
     @property
     def value(self) -> float:
@@ -71,27 +79,35 @@ class Ratio:
         aim = "" if self.target.aim is None else f"{self.target.aim:g}"
         wanted = (f"{self.target.must:g}", aim)
         what = (self.where, self.operation, self.figure.title, self.other)
-        return row(*what, ours, theirs, f"{self.value:.2f}", *wanted, self.reached)
+        reached = f"{self.reached}, noisy" if self.noisy else self.reached
+        return row(*what, ours, theirs, f"{self.value:.2f}", *wanted, reached)
 
 
 def ratios(results: Results) -> list[Ratio]:
     """Every ratio that is wanted and was measured."""
-    found = []
-    for workload in WORKLOADS:
-        for operation in workload.operations:
-            for figure in workload.figures:
-                ours = results.values(workload, operation, workload.servers[0], figure)
-                for other in figure.targets:
-                    theirs = results.values(workload, operation, other, figure)
-                    if ours and theirs:
-                        medians = (median(ours), median(theirs))
-                        found.append(Ratio(workload.title, operation, figure, other, *medians))
-    sizes = results.bytes_per_key
-    for other in MEMORY_FIGURE.targets:
-        if "turbopump" in sizes and other in sizes:
-            where = f"{MEMORY_KEYS:,} keys"
-            found.append(Ratio(where, "SET", MEMORY_FIGURE, other, sizes["turbopump"], sizes[other]))
-    return found
+    wanted = (
+        _ratio(results, workload, operation, figure, other)
+        for workload in WORKLOADS
+        for operation in workload.operations
+        for figure in workload.figures
+        for other in figure.targets
+    )
+    sizes, where = results.bytes_per_key, f"{MEMORY_KEYS:,} keys"
+    memory = (
+        Ratio(where, "SET", MEMORY_FIGURE, other, sizes["turbopump"], sizes[other])
+        for other in MEMORY_FIGURE.targets
+        if "turbopump" in sizes and other in sizes
+    )
+    return [*(ratio for ratio in wanted if ratio is not None), *memory]
+
+
+def _ratio(results: Results, workload: Workload, operation: str, figure: Figure, other: str) -> Ratio | None:
+    servers = (workload.servers[0], other)
+    runs = [results.values(workload, operation, server, figure) for server in servers]
+    if not all(runs):
+        return None
+    noise = max(median(results.values(workload, operation, server, OTHERS)) for server in servers)
+    return Ratio(workload.title, operation, figure, other, median(runs[0]), median(runs[1]), noise > NOISE)
 
 
 def page(results: Results, machine: Mapping[str, str], how: str) -> str:
@@ -104,7 +120,7 @@ def page(results: Results, machine: Mapping[str, str], how: str) -> str:
     """
     lines = ["# Results", "", how, ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
-    lines += ["", "## What must hold", "", "Ratios of medians: ours to theirs.", ""]
+    lines += ["", "## What must hold", "", RATIOS, ""]
     lines += [row("workload", "", "figure", "beside", "ours", "theirs", "ratio", "must", "aim", "reached")]
     lines += ["|---|---|---|---|--:|--:|--:|--:|--:|---|"]
     lines += [ratio.row() for ratio in ratios(results)]

@@ -56,6 +56,10 @@ class Workload:
     operations: tuple[str, ...] = ("GET", "SET")
 
 
+OTHERS = Figure("CPU of others", ("other_cpu",), digits=2)
+NOISE = 0.15
+"""CPUs that others keep busy; above it a run says as much about them."""
+
 ALL = ("turbopump", "redis", "memcached")
 
 

@@ -2,13 +2,11 @@
 //! independent users would. Latency counts from when a request was due, so a server that stalls pays for
 //! everything that it kept waiting.
 
-use std::os::fd::OwnedFd;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::thread::set_current_timer_slack;
 
 use crate::address::PATIENCE;
 use crate::closed::watch;
@@ -17,8 +15,6 @@ use crate::error::LoadError;
 use crate::poll::Poll;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
-/// Number of the timer among the sockets.
-const TIMER: usize = usize::MAX;
 /// Requests that could not even be sent are entered in so many groups of about the same age.
 const OVERDUE_GROUPS: u64 = 1000;
 
@@ -40,37 +36,6 @@ impl Schedule {
     }
 }
 
-/// Wakes the thread when the next request is due, to the microsecond: epoll's own timeouts have slack.
-#[derive(Debug)]
-struct Timer {
-    timer: OwnedFd,
-    due: u64,
-}
-
-impl Timer {
-    fn new(poll: &Poll) -> Result<Self, LoadError> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer =
-            timerfd_create(TimerfdClockId::Monotonic, flags).map_err(LoadError::system("timerfd_create"))?;
-        poll.add(&timer, TIMER)?;
-        Ok(Timer { timer, due: 0 })
-    }
-
-    fn set(&mut self, now: u64, due: u64) -> Result<(), LoadError> {
-        if self.due == due {
-            return Ok(());
-        }
-        self.due = due;
-        let wait = Duration::from_nanos(due.saturating_sub(now).max(1));
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let once = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
-        let setting = Itimerspec { it_interval: zero, it_value: once };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting)
-            .map(|_| ())
-            .map_err(LoadError::system("timerfd_settime"))
-    }
-}
-
 /// Sends `rate` requests a second over all connections, at most `depth` in flight on each. Returns how many
 /// were due and not answered at the end.
 pub fn run(
@@ -80,7 +45,8 @@ pub fn run(
     rate: u64,
 ) -> Result<u64, LoadError> {
     let mut poll = Poll::new()?;
-    let mut timer = Timer::new(&poll)?;
+    // The default slack, 50 us, would be added to every latency. It is this thread's own.
+    set_current_timer_slack(Some(NonZeroU64::MIN)).map_err(LoadError::system("timer slack"))?;
     // The connection that was used last is used next: what a pool of clients does.
     let mut free: Vec<usize> = Vec::with_capacity(connections.len() * depth);
     for (number, connection) in connections.iter().enumerate() {
@@ -102,14 +68,10 @@ pub fn run(
         if free.len() == slots {
             load.window.heard(now);
         }
-        let due = schedule.due(sent);
-        if due > now && !free.is_empty() {
-            timer.set(now, due)?;
-        }
-        let late = due <= now && !free.is_empty();
-        for index in 0..poll.wait(if late { Duration::ZERO } else { PATIENCE })? {
+        let next = Duration::from_nanos(schedule.due(sent).saturating_sub(now));
+        for index in 0..poll.wait(if free.is_empty() { PATIENCE } else { next.min(PATIENCE) })? {
             let number = poll.ready(index);
-            let Some(connection) = connections.get_mut(number) else { continue };
+            let connection = &mut connections[number];
             let sending = connection.is_sending();
             connection.flush()?;
             let answered = connection.receive(load, RecvFlags::DONTWAIT)?;

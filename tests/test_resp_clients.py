@@ -159,6 +159,23 @@ def test_a_pipeline(client: Any) -> None:
     assert replies[2] == b"x"
 
 
+@pytest.mark.parametrize("count", [20_000, 100_000])
+def test_a_pipeline_that_is_sent_before_a_reply_is_read(node: Served, count: int) -> None:
+    """As redis-py does it, however long it is: Redis takes all of it."""
+    names = [f"k{number}" for number in range(count)]
+    once = Retry(NoBackoff(), 0)
+    with (
+        redis.Redis(unix_socket_path=node.socket, socket_timeout=10, retry=once) as client,
+        client.pipeline(transaction=False) as pipe,
+    ):
+        for name in names:
+            pipe.set(name, "v" * 50)
+        assert pipe.execute() == [True] * count
+        for name in names:
+            pipe.get(name)
+        assert pipe.execute() == [b"v" * 50] * count
+
+
 def test_about_connections(client: Any) -> None:
     """CLIENT: id, name, list, kill."""
     assert client.client_id() > 0

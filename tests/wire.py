@@ -36,12 +36,13 @@ class Wire:
 
     def __init__(self, address: Address, *, seconds: float = DEADLINE_SECONDS) -> None:
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-        self.socket.settimeout(seconds)
         try:
+            # Blocking: with a time-out, a full backlog refuses instead of making the caller wait.
             self.socket.connect(address)
         except OSError:
             self.socket.close()
             raise
+        self.socket.settimeout(seconds)
         self._read = bytearray()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,103 @@
+"""The load tests run, and say what they should: what they find is for quiet machines."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+LOADTESTS = Path(__file__).resolve().parent.parent / "loadtests"
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that makes the page, as bench.py imports it."""
+    monkeypatch.syspath_prepend(str(LOADTESTS))
+    return import_module("results")
+
+
+def figures(rate: float, others: float = 0.0) -> dict[str, Any]:
+    """A run of the load generator."""
+    return {
+        "rate": rate,
+        "latency_us": {"p50": 10.0, "p90": 10.0, "p99": 10.0},
+        "server_us_per_request": 1e6 / rate,
+        "client_cpu": 0.5,
+        "other_cpu": others,
+    }
+
+
+def measured(results: ModuleType, ours: list[float], theirs: list[float], others: float = 0.0) -> Any:
+    """Runs over 50 connections."""
+    found = results.Results()
+    workload = next(workload for workload in results.WORKLOADS if workload.name == "fifty")
+    for server, rates in (("turbopump", ours), ("redis", theirs)):
+        for rate in rates:
+            found.add(workload, "GET", server, figures(rate, others))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [(170_000.0, ["aim", "aim"]), (135_000.0, ["must", "must"]), (110_000.0, ["**missed**"] * 2)],
+)
+def test_a_ratio_is_judged_by_what_it_must_be(results: ModuleType, ours: float, words: list[str]) -> None:
+    """More requests are better, and less CPU is: each figure knows which."""
+    found = results.ratios(measured(results, [1.0, ours, 900_000.0], [100_000.0]))
+
+    assert [ratio.figure.title for ratio in found] == ["requests/s", "server CPU a request, us"]
+    assert [ratio.value for ratio in found] == pytest.approx([ours / 1e5, 1e5 / ours])
+    assert [ratio.reached for ratio in found] == words
+    assert [ratio.missed for ratio in found] == [word == "**missed**" for word in words]
+
+
+def test_a_noisy_machine_is_told(results: ModuleType) -> None:
+    """Its figures are those of whoever made the noise."""
+    page = results.page(measured(results, [2e5], [1e5], others=0.5), {"CPU": "a fast one"}, "How.")
+
+    assert "- CPU: a fast one" in page
+    assert page.count("aim, noisy |") == 2
+    assert "| turbopump | GET | 200,000 (200,000 to 200,000) |" in page
+
+
+def run(program: list[str], *, codes: tuple[int, ...] = (0,), **environment: str) -> str:
+    """What a program of the load tests prints."""
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=os.environ | environment)
+    assert done.returncode in codes, done.stderr
+    return done.stdout
+
+
+def test_the_benchmark_writes_its_page(folder: Path) -> None:
+    """With whatever servers are installed, and without waiting for a benchmark that somebody runs."""
+    page = folder / "results.md"
+    short = ["--rounds", "1", "--seconds", "0.05", "--retries", "0", "--output", str(page)]
+    bench = [sys.executable, str(LOADTESTS / "bench.py"), *short, "--only", "one", "one-shot", "busy-1"]
+    run(bench, TMPDIR=str(folder))
+
+    text = page.read_text()
+    assert "### 1 connection, ping-pong" in text
+    assert text.count("| turbopump | GET |") == 2
+    assert "| busy process beside it |" in text
+
+
+def test_large_values_are_measured() -> None:
+    """A machine that is busy may keep the other client waiting: that ends with 1, and says why."""
+    short = ["--sizes", "3MiB", "1500000", "--seconds", "0.2", "--retries", "0"]
+    said = run([sys.executable, str(LOADTESTS / "large.py"), *short], codes=(0, 1))
+
+    assert "3 MiB" in said
+    assert "1.431 MiB" in said
+
+
+def test_locust_users_are_measured_in_microseconds(node: Any) -> None:
+    """Its own table says 0 ms."""
+    locust = [sys.executable, "-m", "locust", "-f", str(LOADTESTS / "kv.py"), "--headless", "--only-summary"]
+    said = run([*locust, "--users", "2", "--run-time", "1s", "--keys", "100", "--host", node.socket])
+
+    table = said[said.index("latency in us") :].splitlines()
+    assert [line.split()[0] for line in table[1:3]] == ["read", "write"]
+    assert float(table[1].split()[2].replace(",", "")) > 1

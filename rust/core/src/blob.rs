@@ -140,6 +140,11 @@ impl<'a> BlobRef<'a> {
         }
     }
 
+    /// The pointer that `Arc::into_raw` gave, with the right to the reference count beside the blob.
+    pub(crate) fn as_ptr(self) -> *const Blob {
+        self.blob
+    }
+
     /// The blob itself.
     pub fn get(self) -> &'a Blob {
         // SAFETY: as in `share`.

@@ -266,7 +266,7 @@ impl Entry {
         if let Some(Value::Blob(blob)) = entry.value(&entry.shape()) {
             // SAFETY: `write_around_key` leaked exactly this reference, and the caller overwrites or frees
             // it.
-            unsafe { Arc::decrement_strong_count(std::ptr::from_ref(blob.get())) };
+            unsafe { Arc::decrement_strong_count(blob.as_ptr()) };
         }
     }
 

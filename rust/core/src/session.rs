@@ -274,7 +274,7 @@ impl Session {
                 return (at..buffer.len(), Flow::Yield);
             }
             let rest = &buffer[at..];
-            if at >= warm {
+            if at >= warm && !scan.is_partial() {
                 warm = at + warm_up(rest, world.replica);
             }
             let (end, next) = match scan.scan(rest, limits, usage) {

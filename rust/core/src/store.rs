@@ -6,11 +6,12 @@
 //!
 //! One lock guards a branch, 128 slots. It is held for one key, or one step of a scan; never across I/O.
 
-use std::hash::BuildHasher;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use foldhash::fast::FixedState;
+use foldhash::SharedSeed;
+use foldhash::fast::FoldHasher;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::entry::{Entry, EntryRef, View};
@@ -48,7 +49,9 @@ pub struct Store {
     branches: Box<[Mutex<Branch>]>,
     node: NodeId,
     clock: Clock,
-    hash: FixedState,
+    hash_seed: u64,
+    /// Secret too: with a known one, there are keys that collide whatever the other is.
+    shared_seed: SharedSeed,
     digest_key: DigestKey,
     keyspaces: Keyspaces,
     usage: Arc<Usage>,
@@ -95,7 +98,8 @@ impl Store {
             branches: (0..FANOUT).map(|_| branch()).collect(),
             node: config.node,
             clock: Clock::default(),
-            hash: FixedState::with_seed(config.hash_seed),
+            hash_seed: config.hash_seed,
+            shared_seed: SharedSeed::from_u64(config.hash_seed.rotate_left(32)),
             digest_key: DigestKey::new(&config.digest_secret),
             usage: Arc::new(Usage::new(config.memory_max, &config.keyspaces)),
             keyspaces: config.keyspaces,
@@ -211,9 +215,9 @@ impl Store {
         self.walk(cursor, limit, |_| true, |entry| visit(entry.key(), entry.view(self.node)))
     }
 
-    /// Drops about `limit` entries whose time has passed, from `cursor` on; returns the cursor to go on
-    /// with, 0 at the end. Skips branches where nothing expires.
-    pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> u64 {
+    /// Looks at about `limit` entries, from `cursor` on, and drops those whose time has passed; returns the
+    /// cursor to go on with, 0 at the end, and how many were due. Skips branches where nothing expires.
+    pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> (u64, usize) {
         let mut due = Vec::new();
         let next = self.walk(
             cursor,
@@ -226,13 +230,13 @@ impl Store {
                 }
             },
         );
-        for key in due {
-            let mut cell = self.cell(&key);
+        for key in &due {
+            let mut cell = self.cell(key);
             if cell.view().is_some_and(|view| view.live(now_ms).is_none()) && cell.collect() {
                 self.expired.fetch_add(1, Relaxed);
             }
         }
-        next
+        (next, due.len())
     }
 
     /// The digests of everything, branch by branch; exact when nothing is written meanwhile.
@@ -287,7 +291,9 @@ impl Store {
 
     fn place(&self, key: &[u8]) -> Place {
         let slot = usize::from(key_slot(key));
-        let tag = (self.hash.hash_one(key) >> (64 - TAG_BITS)) as u32;
+        let mut hasher = FoldHasher::with_seed(self.hash_seed, &self.shared_seed);
+        hasher.write(key);
+        let tag = (hasher.finish() >> (64 - TAG_BITS)) as u32;
         Place { branch: slot / FANOUT, slot: slot % FANOUT, tag }
     }
 }

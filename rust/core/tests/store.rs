@@ -165,12 +165,14 @@ fn what_has_expired_is_collected() {
         let view = View { expires_ms: if number % 2 == 0 { 1_000 } else { 0 }, ..value(1, b"x") };
         store.merge(&number.to_be_bytes(), &view).expect("there is no limit");
     }
-    assert_eq!(store.collect(0, usize::MAX, 999), 0);
+    assert_eq!(store.collect(0, usize::MAX, 999), (0, 0));
     assert_eq!(store.usage().total().keys(), 100);
-    let mut cursor = store.collect(0, 10, 1_000);
+    let (mut cursor, mut due) = store.collect(0, 10, 1_000);
     while cursor != 0 {
-        cursor = store.collect(cursor, 10, 1_000);
+        let (next, more) = store.collect(cursor, 10, 1_000);
+        (cursor, due) = (next, due + more);
     }
+    assert_eq!(due, 50);
     assert_eq!((store.usage().total().keys(), store.expired(), store.expiring()), (50, 50, 0));
     check(&store);
 }

@@ -150,11 +150,11 @@ impl Reactor {
         if !self.ready.is_empty() || self.knocking {
             return Duration::ZERO;
         }
-        let collect =
-            if self.index == 0 && self.replica.store().expiring() > 0 { COLLECT_MS } else { SLEEP_MS };
-        let next = self.timers.next().into_iter().chain(self.drain_deadline_ms).min();
-        let until = next.map_or(SLEEP_MS, |at_ms| at_ms.saturating_sub(self.now_ms));
-        Duration::from_millis(until.min(collect))
+        let collects = self.index == 0 && self.replica.store().expiring() > 0;
+        let collect = collects.then_some(self.collect_at_ms);
+        let deadlines = [self.timers.next(), self.drain_deadline_ms, collect].into_iter().flatten();
+        let left = deadlines.min().map_or(SLEEP_MS, |at_ms| at_ms.saturating_sub(self.now_ms));
+        Duration::from_millis(left.min(SLEEP_MS))
     }
 
     fn handle_event(&mut self, event: &mio::event::Event) {
@@ -328,7 +328,10 @@ impl Reactor {
     fn serve(&mut self, token: u64, connection: &mut Connection) -> After {
         for _ in 0..TURN_STEPS {
             let blocked = match connection.send_unsent() {
-                Sent::All if connection.polled_write => !self.poll_for(token, connection, false),
+                Sent::All if connection.polled_write => {
+                    connection.unsent = Output::default(); // its buffer was large
+                    !self.poll_for(token, connection, false)
+                }
                 Sent::All => false,
                 Sent::Blocked if self.poll_for(token, connection, true) => true,
                 Sent::More => return After::Again,
@@ -525,8 +528,10 @@ impl Reactor {
     fn collect(&mut self) {
         let store = self.replica.store();
         if self.index == 0 && store.expiring() > 0 && self.now_ms >= self.collect_at_ms {
-            self.collect_cursor = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
-            self.collect_at_ms = self.now_ms + COLLECT_MS;
+            let (next, due) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
+            self.collect_cursor = next;
+            // Where much is due there is more: it goes on after everybody's next turn.
+            self.collect_at_ms = self.now_ms + if due > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };
         }
     }
 

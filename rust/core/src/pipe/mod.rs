@@ -136,6 +136,8 @@ impl Reader {
             [] => Read::Partial(at),
             [b'\n', ..] => self.done(at + 1, Body::Lent(b"")),
             [b'\r', b'\n', ..] => self.done(at + 2, Body::Lent(b"")),
+            [b'\r'] if !alone && !last => Read::Partial(at),
+            [b'\r'] => self.done(at + 1, Body::Lent(b"")),
             _ => {
                 let text = "this command takes no value: end the line after the second |";
                 let refusal = Refusal::Syntax(text.into());
@@ -203,7 +205,7 @@ impl Reader {
             return Read::Partial(at + taken);
         }
         let after = &rest[taken..];
-        if alone && !matches!(after, [] | [b'\n'] | [b'\r', b'\n']) {
+        if alone && !matches!(after, [] | [b'\n'] | [b'\r'] | [b'\r', b'\n']) {
             let total = self.length();
             return Read::Broken(Refusal::BadLength(format!(
                 "more than the {total} bytes of length= came: nothing was written"

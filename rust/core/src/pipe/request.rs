@@ -4,6 +4,9 @@ use super::commands::{self, Spec};
 use super::percent;
 use crate::error::Refusal;
 
+/// More parameters than any command takes: each is compared with those before it.
+const PARAMS_MAX: usize = 16;
+
 /// How the end of a request is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Framing {
@@ -79,6 +82,11 @@ impl Request {
         }
         let mut seen: Vec<&[u8]> = Vec::new();
         for param in params.split(u8::is_ascii_whitespace).filter(|param| !param.is_empty()) {
+            if seen.len() == PARAMS_MAX {
+                let text = format!("no command takes more than {PARAMS_MAX} parameters");
+                (request.framing, request.refusal) = (Framing::Unknown, Some(Refusal::Syntax(text)));
+                break;
+            }
             if let Err(refusal) = request.param(param, &mut seen) {
                 request.refusal.get_or_insert(refusal);
             }
@@ -89,6 +97,7 @@ impl Request {
     fn param<'p>(&mut self, param: &'p [u8], seen: &mut Vec<&'p [u8]>) -> Result<(), Refusal> {
         let shown = || crate::error::printable(param);
         let Some(equals) = param.iter().position(|&byte| byte == b'=') else {
+            seen.push(param);
             return Err(Refusal::Syntax(format!("{:?} is not a parameter: write name=value", shown())));
         };
         let (name, value) = (&param[..equals], &param[equals + 1..]);

@@ -8,14 +8,14 @@ use crate::session::Ask;
 pub fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     match args.len() {
         1 => context.reply().simple("PONG"),
-        2 => context.reply().bulk(args.bytes(1)),
+        2 => context.reply().arg(&args.arg(1)),
         _ => return Err(Refusal::Syntax("wrong number of arguments for 'ping' command".into())),
     }
     Ok(Next::Done)
 }
 
 pub fn echo(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    context.reply().bulk(args.bytes(1));
+    context.reply().arg(&args.arg(1));
     Ok(Next::Done)
 }
 

@@ -14,6 +14,7 @@ const SCAN_COUNT_DEFAULT: i64 = 10;
 
 pub fn del(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     let mut deleted = 0;
+    args.from(1).try_for_each(|key| context.replica.check_key(key))?;
     for key in args.from(1) {
         deleted += usize::from(context.replica.delete(key, Condition::Always, context.now_ms)?.is_some());
     }

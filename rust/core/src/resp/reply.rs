@@ -2,7 +2,8 @@
 //!
 //! Source: the Redis serialization protocol specification, "RESP protocol description".
 
-use crate::blob::Value;
+use super::scan::Arg;
+use crate::blob::{BlobRef, Value};
 use crate::error::Refusal;
 use crate::output::Output;
 use crate::reply::Reply;
@@ -47,6 +48,14 @@ impl Writer<'_> {
     /// A string of bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.value(Value::Inline(bytes));
+    }
+
+    /// An argument, given back.
+    pub fn arg(&mut self, arg: &Arg<'_>) {
+        match arg {
+            Arg::Bytes(bytes) => self.bulk(bytes),
+            Arg::Blob(blob) => self.value(Value::Blob(BlobRef::from(*blob))),
+        }
     }
 
     /// A stored value.

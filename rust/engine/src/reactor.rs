@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Poll, Token};
-use std::os::fd::AsRawFd;
+use mio::{Interest, Poll, Token, unix::SourceFd};
 use turbopump_core::error::Refusal;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
@@ -112,8 +111,7 @@ impl Reactor {
 
     /// Serves until it is told to stop.
     ///
-    /// # Errors
-    /// Polling failed, which leaves nothing to be done.
+    /// # Errors: polling failed, which leaves nothing to be done.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
         while !self.stopped {
@@ -254,7 +252,7 @@ impl Reactor {
         }
     }
 
-    fn welcome(&mut self, socket: std::os::fd::OwnedFd, tcp: bool) {
+    fn welcome(&mut self, socket: OwnedFd, tcp: bool) {
         let shared = &self.shared;
         if shared.connections.fetch_add(1, Relaxed) >= shared.config.connections_max {
             shared.connections.fetch_sub(1, Relaxed);

@@ -117,6 +117,7 @@ struct Shape {
 
 impl Shape {
     fn of(key_len: usize, view: &View<'_>, home: NodeId) -> Self {
+        assert!(key_len <= KEY_BYTES_MAX, "the length of a key has two bytes");
         let mut flags = 0;
         let mut set = |condition: bool, flag: u8| flags |= if condition { flag } else { 0 };
         set(view.value.is_none(), TOMBSTONE);

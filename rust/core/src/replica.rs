@@ -308,28 +308,27 @@ impl Replica {
         let mut cell = self.store.cell(key);
         let current = cell.view().filter(|view| view.live(now_ms).is_some());
         let (change, result) = decide(current.as_ref())?;
-        let exists = current.is_some();
+        let immutable = cell.keyspace().writes == Writes::Immutable;
         let over = |lifetime| matches!(lifetime, Lifetime::Until(unix_ms) if unix_ms <= now_ms);
-        let version = match change {
-            Change::Leave => None,
-            // What would be over at once is a delete.
-            Change::Put(_, lifetime) | Change::Touch(lifetime) if over(lifetime) && !exists => None,
-            Change::Put(_, lifetime) | Change::Touch(lifetime) if over(lifetime) => {
-                Some(self.remove(&mut cell, now_ms)?)
+        let version = match (change, current) {
+            (Change::Leave, _) | (Change::Touch(_), None) => None,
+            (Change::Delete, _) => Some(self.remove(&mut cell, now_ms)?),
+            (Change::Touch(_), Some(view)) if immutable => return Err(Refusal::Immutable(view.version)),
+            (Change::Put(_, lifetime), Some(view)) if immutable && over(lifetime) => {
+                return Err(Refusal::Immutable(view.version));
             }
-            Change::Delete => Some(self.remove(&mut cell, now_ms)?),
-            Change::Touch(lifetime) => match current.and_then(|view| view.value) {
-                None => None,
-                Some(Value::Inline(bytes)) => {
-                    let copy = Body::Owned(bytes.to_vec());
-                    Some(self.write(&mut cell, &copy, lifetime, now_ms)?)
-                }
-                Some(Value::Blob(blob)) => {
-                    let shared = Body::Shared(blob.share());
-                    Some(self.write(&mut cell, &shared, lifetime, now_ms)?)
-                }
-            },
-            Change::Put(body, lifetime) => Some(self.write(&mut cell, &body, lifetime, now_ms)?),
+            // What would be over at once is a delete.
+            (Change::Put(_, lifetime) | Change::Touch(lifetime), found) if over(lifetime) => {
+                if found.is_some() { Some(self.remove(&mut cell, now_ms)?) } else { None }
+            }
+            (Change::Touch(lifetime), Some(view)) => {
+                let body = match view.value {
+                    Some(Value::Blob(blob)) => Body::Shared(blob.share()),
+                    value => Body::Owned(value.map_or_else(Vec::new, |value| value.to_vec())),
+                };
+                Some(self.write(&mut cell, &body, lifetime, now_ms)?)
+            }
+            (Change::Put(body, lifetime), _) => Some(self.write(&mut cell, &body, lifetime, now_ms)?),
         };
         let wrote = version.is_some() && cell.view().is_some_and(|view| view.value.is_some());
         drop(cell);

@@ -36,8 +36,9 @@ pub enum Flow {
     Yield,
     /// Pass this up, and call `handle_answer` with what comes back. Nothing is read meanwhile.
     Ask(Ask),
-    /// Call `handle_wait` when the key has a value, or after so many milliseconds.
-    Wait(Vec<u8>, u64),
+    /// Call `handle_wait` when the key has a value, or after so many milliseconds; `None` keeps the deadline of
+    /// the wait that goes on.
+    Wait(Vec<u8>, Option<u64>),
     /// Close the connection.
     Close,
     /// Close it after reading, for a while, what the client still sends: it may not have read the error yet.
@@ -50,7 +51,7 @@ pub struct World<'t> {
     pub replica: &'t Replica,
     /// Unix milliseconds.
     pub now_ms: u64,
-    /// A number nobody can foresee.
+    /// A number that clients do not know; each command that uses it leaves another one.
     pub random: u64,
     /// Where replies go.
     pub out: &'t mut Output,
@@ -208,7 +209,7 @@ impl Session {
         if !pipe::found(&mut context, &request, &key) {
             if !over {
                 self.stage = Stage::Waiting(request, key.clone());
-                return Flow::Wait(key, u64::MAX);
+                return Flow::Wait(key, None);
             }
             pipe::writer(world.out, &self.client, &request).refusal(&Refusal::Timeout);
         }
@@ -356,7 +357,7 @@ impl Session {
                 }
                 Ok(pipe::Next::Wait(key, timeout_ms)) => {
                     self.stage = Stage::Waiting(request, key.clone());
-                    return (rest, Flow::Wait(key, timeout_ms));
+                    return (rest, Flow::Wait(key, Some(timeout_ms)));
                 }
                 Ok(pipe::Next::Admitted) => {}
                 Ok(pipe::Next::Keep { frame }) => {
@@ -388,6 +389,10 @@ fn warm_up(buffer: &[u8], replica: &Replica) -> usize {
 }
 
 fn run_resp(args: resp::scan::Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {
+    // Xorshift, by Marsaglia (2003): enough to pick some key.
+    world.random ^= world.random << 13;
+    world.random ^= world.random >> 7;
+    world.random ^= world.random << 17;
     let World { replica, now_ms, random, .. } = *world;
     replica.counters().commands.bump();
     resp::run(&mut resp::Context { replica, now_ms, random, out: world.out, client }, args)

@@ -260,6 +260,11 @@ fn immutable_keys_take_one_value() {
         talk(&replica, b"*2\r\n$4\r\nINCR\r\n$6\r\nonce/a\r\n", &[])
             .starts_with("-ERR value is not an integer")
     );
+    for command in ["EXPIRE once/a 10", "PERSIST once/a", "GETEX once/a EX 10", "SET once/a x PXAT 1"] {
+        let refused = talk(&replica, format!("{command}\r\nTTL once/a\r\n").as_bytes(), &[]);
+        let persist = command.starts_with("PERSIST") && refused == ":0\r\n:-1\r\n";
+        assert!(persist || (refused.starts_with("-IMMUTABLE") && refused.ends_with(":-1\r\n")), "{refused}");
+    }
     assert!(talk(&replica, b"delete|name=once/a|\n", &[]).starts_with("ok|deleted=1"));
     assert!(talk(&replica, b"write|name=once/a|y\n", &[]).starts_with("ok|version="));
 }
@@ -294,7 +299,7 @@ fn a_wait_ends_when_the_key_appears_or_the_time_is_up() {
     let replica = replica();
     let mut waiting = Peer::new();
     let flow = waiting.send(&replica, b"wait|name=k timeout=1.5|\n", false);
-    assert_eq!(flow, Flow::Wait(b"k".to_vec(), 1_500));
+    assert_eq!(flow, Flow::Wait(b"k".to_vec(), Some(1_500)));
     talk(&replica, b"write|name=k|v\n", &[]);
     let mut world = World { replica: &replica, now_ms: NOW_MS, random: 7, out: &mut waiting.out };
     assert_eq!(waiting.session.handle_wait(false, &mut world), Flow::Close);

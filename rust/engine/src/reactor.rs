@@ -138,10 +138,8 @@ impl Reactor {
         self.now_ms = self.started.elapsed().as_millis() as u64;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.unix_ms = unix.as_millis() as u64;
-        // Xorshift, by Marsaglia (2003): enough to pick a random key.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
+        // Somewhere else in its sequence for every poll: sessions go on from here.
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15) | 1;
     }
 
     fn sleep(&self) -> Duration {
@@ -293,6 +291,7 @@ impl Reactor {
     }
 
     fn close(&mut self, token: u64, connection: Box<Connection>) {
+        self.forget_deadline(token, &connection);
         if let Some(key) = &connection.key {
             self.replica.waits().cancel(key, Waiter { reactor: self.index, client: token });
         }
@@ -424,13 +423,19 @@ impl Reactor {
         self.timers.add(at_ms, token);
     }
 
+    fn forget_deadline(&mut self, token: u64, connection: &Connection) {
+        if let Some(at_ms) = connection.deadline_ms {
+            self.timers.remove(at_ms, token);
+        }
+    }
+
     /// Has the connection wait for a key; `None` when it does.
     fn begin_wait(
         &mut self,
         token: u64,
         connection: &mut Connection,
         key: Vec<u8>,
-        timeout_ms: u64,
+        timeout_ms: Option<u64>,
     ) -> Option<Flow> {
         let waiter = Waiter { reactor: self.index, client: token };
         if self.drain_deadline_ms.is_some() {
@@ -445,8 +450,10 @@ impl Reactor {
             Flow::Wait(..) => {
                 connection.stage = Stage::Waiting;
                 connection.key = Some(key);
-                if timeout_ms != u64::MAX {
-                    self.set_deadline(token, connection, timeout_ms);
+                match (timeout_ms, connection.deadline_ms) {
+                    (Some(timeout_ms), _) => self.set_deadline(token, connection, timeout_ms),
+                    (None, Some(at_ms)) => self.timers.add(at_ms, token),
+                    (None, None) => {}
                 }
                 None
             }
@@ -461,6 +468,7 @@ impl Reactor {
     fn advance(&mut self, token: u64, stage: Stage, step: impl FnOnce(&mut Session, &mut World<'_>) -> Flow) {
         let Some(mut connection) = self.connections.take(token) else { return };
         if connection.stage == stage {
+            self.forget_deadline(token, &connection);
             if let Some(key) = connection.key.take() {
                 self.replica.waits().cancel(&key, Waiter { reactor: self.index, client: token });
             }

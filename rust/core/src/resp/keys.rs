@@ -85,12 +85,8 @@ fn expire_at(context: &mut Context<'_>, args: Args<'_>, factor: i64, base_ms: u6
     let rule = ExpireRule::of(args)?;
     let now_ms = context.now_ms;
     let (_, done) = context.replica.change(args.bytes(1), now_ms, |current| {
-        let Some(view) = current.filter(|view| rule.allows(view.expires_ms, unix_ms)) else {
-            return Ok((Change::Leave, false));
-        };
-        // A time that has passed deletes; 0 would mean never.
-        let over = unix_ms <= now_ms && view.value.is_some();
-        Ok((if over { Change::Delete } else { Change::Touch(Lifetime::Until(unix_ms)) }, true))
+        let allowed = current.is_some_and(|view| rule.allows(view.expires_ms, unix_ms));
+        Ok((if allowed { Change::Touch(Lifetime::Until(unix_ms)) } else { Change::Leave }, allowed))
     })?;
     context.reply().int(i64::from(done));
     Ok(Next::Done)
@@ -210,16 +206,18 @@ pub fn keys(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     Ok(Next::Job(Job::keys(args.bytes(1))))
 }
 
+/// Keys that have expired and are still there which RANDOMKEY passes over before it answers nothing.
+const RANDOM_TRIES: usize = 100;
+
 pub fn randomkey(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
-    let (mut found, now_ms) = (None, context.now_ms);
+    let (mut found, mut tries, now_ms) = (None, 0, context.now_ms);
     // From a random place on; then from the start, in case nothing lives behind it.
     for start in [context.random % crate::store::CURSOR_END, 0] {
         let mut cursor = start;
-        while found.is_none() {
+        while found.is_none() && tries < RANDOM_TRIES {
             cursor = context.replica.store().scan(cursor, 1, |key, view| {
-                if view.live(now_ms).is_some() {
-                    found = Some(key.to_vec());
-                }
+                tries += 1;
+                found = found.take().or_else(|| view.live(now_ms).map(|_| key.to_vec()));
             });
             if cursor == 0 {
                 break;

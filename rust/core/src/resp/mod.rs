@@ -23,7 +23,7 @@ pub struct Context<'t> {
     pub replica: &'t Replica,
     /// Unix milliseconds.
     pub now_ms: u64,
-    /// A number nobody can foresee.
+    /// A number that clients do not know.
     pub random: u64,
     /// Where replies go.
     pub out: &'t mut Output,

@@ -258,7 +258,9 @@ impl Scan {
 
     fn inline(&mut self, buffer: &[u8], limits: &Limits) -> Result<Scanned, NotResp> {
         let most = &buffer[..buffer.len().min(limits.line_max + 1)];
-        let Some(end) = most.iter().position(|&byte| byte == b'\n') else {
+        let found = most.iter().skip(self.at).position(|&byte| byte == b'\n');
+        let Some(end) = found.map(|found| found + self.at) else {
+            self.at = most.len();
             let too_long = buffer.len() > limits.line_max;
             return if too_long { Err(NotResp::InlineTooLong) } else { Ok(Scanned::Partial) };
         };

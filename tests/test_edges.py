@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -57,6 +58,102 @@ def test_bytes_may_be_cut_anywhere(node: Served, conversation: bytes) -> None:
             assert answered(node.socket, pieces, has_been_read) == whole, conversation[:cut]
         single = [conversation[at : at + 1] for at in range(len(conversation))]
         assert answered(node.socket, single, has_been_read) == whole
+
+
+REQUESTS = {
+    "pipe": [
+        *(b"write|name=cut%d|v\n" % number for number in range(3)),
+        *(b"read|name=cut%d frame=1|\n" % number for number in range(3)),
+        b"write|name=cut1 length=5|a\nb|c\n",
+        b"write|name=cut2 length=70000|" + b"x" * 70_000 + b"\n",
+        b"write|name=cut2 length=3000|" + b"y" * 3_000,
+        b"write|name=cut1 if=absent|w\n",
+        b"write|name=cut1 ttl=oops|w\n",
+        b"write|name=" + b"k" * 5_000 + b"|w\n",
+        b"write||x|y|z\n",
+        b"nonsense|name=a length=3|a\nb\n",
+        b"delete|name=cut0|\r\n",
+        b"wait|name=cut9 timeout=0.001|\n",
+        b"state||\n",
+        b"\n\r\n",
+        b"ping\n",
+        b"ping|id=3 frame=1|\n",
+        b"read|name=cut1 junk|what\n",
+        b"write|name=a length=x|x\n",
+        b"read|name=%zz|\n",
+    ],
+    "resp": [
+        *(command("SET", f"cut{number}", number) for number in range(3)),
+        *(command("GET", f"cut{number}") for number in range(3)),
+        command("SET", "cut1", b"a\r\n*1\r\n"),
+        command("SET", "cut2", b"x" * 70_000),
+        command("APPEND", "cut2", b"y" * 40_000),
+        command("MGET", "cut0", "cut1", "cut2"),
+        command("SET", "k" * 5_000, 1),
+        command("NONSENSE", "a"),
+        command("INFO", "cluster"),
+        b"*0\r\n",
+        b"\r\n",
+        b"PING inline\r\n",
+        b'SET cut1 "quoted \\x41"\n',
+        b"*1\r\n$-1\r\n",
+        b'PING "unbalanced\r\n',
+    ],
+}
+# A line end was cut in two; a mistake while replies were waiting to be taken.
+FAILED_SEEDS = [126, 152, 195, 392, 439]
+FIRST = {"pipe": b"keep||\n", "resp": command("DEL", "cut0", "cut1", "cut2")}
+
+
+@pytest.mark.parametrize("protocol", ["pipe", "resp"])
+@pytest.mark.parametrize("seed", [*range(12), *FAILED_SEEDS])
+def test_any_conversation_may_be_cut_anywhere(node: Served, seed: int, protocol: str) -> None:
+    """Right and wrong requests in any order, in random pieces: the same replies, and the same end."""
+    chance = random.Random(seed)
+    conversation = FIRST[protocol] + b"".join(chance.choices(REQUESTS[protocol], k=12))
+    replies = []
+    with Wire(node.socket).keep() as other:
+
+        def has_been_read() -> None:
+            """What was sent before this answer has been read."""
+            assert other.send(b"ping||\n").line() == b"pong"
+
+        for turn in range(4):
+            for number in range(3):
+                once(node.socket, b"delete|name=cut%d|\n" % number)
+            cuts = sorted(chance.sample(range(len(conversation)), k=4 * turn))
+            ends = [*cuts, len(conversation)]
+            pieces = [conversation[start:end] for start, end in zip([0, *cuts], ends, strict=True)]
+            replies.append(received(node.socket, pieces, has_been_read))
+
+    assert replies[1:] == replies[:1] * 3
+
+
+@pytest.mark.parametrize("keep", [b"", b"keep||\n"], ids=["alone", "kept"])
+def test_a_line_end_may_be_cut(node: Served, keep: bytes) -> None:
+    """Between its two bytes, if it has two."""
+    with Wire(node.socket).keep() as other, Wire(node.socket) as wire:
+        wire.send(keep + b"exists|name=line-end|\r")
+        assert other.send(b"ping||\n").line() == b"pong"
+        with suppress(BrokenPipeError):  # alone, it may have been answered and closed
+            wire.send(b"\n").half_close()
+
+        assert wire.rest().endswith(b"ok|exists=0\n")
+
+
+def received(path: str, pieces: list[bytes], between: Callable[[], object]) -> bytes:
+    """As `answered`, of a conversation that may be ended by the other side before all of it is sent."""
+    with Wire(path) as wire:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                wire.send(piece)
+                between()
+            wire.half_close()
+        found = b""
+        with suppress(ConnectionResetError):
+            while more := wire.socket.recv(1 << 16):
+                found += more
+        return VERSION.sub(b"VERSION", found)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -173,6 +270,39 @@ def test_a_client_that_never_reads_costs_little_and_delays_nobody(node: Served, 
         expected = b"$%d\r\n%b\r\n" % (size, value)
         for _ in range(min(sent // len(request), 100_000_000 // size, 20_000)):
             assert greedy.exactly(len(expected)) == expected
+
+
+MISTAKES = {"resp": b"*1\r\n$-1\r\n", "pipe": b"write|name=a length=x|"}
+
+
+@pytest.mark.parametrize("protocol", MISTAKES)
+def test_a_mistake_in_a_long_pipeline_is_told(node: Served, protocol: str) -> None:
+    """Behind all the replies before it, to a client that sends everything before it reads."""
+    value = b"v" * 70_000
+    once(node.socket, b"write|name=mistake length=70000|" + value)
+    read = command("GET", "mistake") if protocol == "resp" else b"read|name=mistake|\n"
+    with Wire(node.socket) as wire:
+        if protocol == "pipe":
+            wire.keep()
+        wire.send(read * 10 + MISTAKES[protocol] + b"z" * 800_000)
+        for _ in range(10):
+            if protocol == "resp":
+                assert wire.line() == b"$70000\r"
+            assert wire.exactly(len(value)) == value
+            if protocol == "resp":
+                assert wire.line() == b"\r"
+        assert wire.line().startswith((b"-ERR Protocol error", b"error|code=bad_param|"))
+
+
+@pytest.mark.parametrize("protocol", MISTAKES)
+def test_who_does_not_read_after_a_mistake_is_forgotten(serve: Serve, protocol: str) -> None:
+    """Nothing more will be said to it, so it is not kept for ever."""
+    node = serve().ready()
+    once(node.socket, b"write|name=mistake length=700000|" + b"v" * 700_000)
+    read = command("GET", "mistake") if protocol == "resp" else b"keep||\nread|name=mistake|\n"
+    with Wire(node.socket) as wire:
+        wire.send(read + MISTAKES[protocol])
+        until(lambda: connections(node) == 1, "the client to be forgotten")
 
 
 def test_many_clients_that_never_read(serve: Serve) -> None:

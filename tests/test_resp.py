@@ -234,6 +234,52 @@ def test_redis_says_the_same(node: Served, redis: str, script: str, protocol: in
     assert different == []
 
 
+@pytest.mark.parametrize("size", [32_767, 32_768, 1 << 20, (1 << 20) + 1, 3_000_000])
+def test_redis_says_the_same_of_large_arguments(node: Served, redis: str, size: int) -> None:
+    """Around the sizes from which they are kept in another way."""
+    large = random.Random(size).randbytes(size)
+    commands = [
+        [b"ECHO", large],
+        [b"PING", large],
+        [b"SET", b"a", large],
+        [b"GET", b"a"],
+        [b"GETSET", b"a", large[1:]],
+        [b"APPEND", b"a", large],
+        [b"STRLEN", b"a"],
+        [b"GETDEL", b"a"],
+        [b"SETNX", b"a", large],
+        [b"SETEX", b"b", b"100", large],
+        [b"GETEX", b"b", b"PERSIST"],
+        [b"MSET", b"c", large, b"d", large[:40_000]],
+        [b"MGET", b"c", b"none", b"d", b"c"],
+        [b"SET", b"c", b"1", b"GET"],
+        [b"INCR", b"b"],
+        [b"EXPIRE", b"b", b"100"],
+        [b"GET", b"b"],
+    ]
+
+    for ours, theirs, words in zip(
+        *(answers(path, commands, 2) for path in (node.socket, redis)), commands, strict=True
+    ):
+        assert ours == theirs, words[0]
+
+
+def test_redis_says_the_same_to_very_many_arguments(node: Served, redis: str) -> None:
+    """A hundred thousand keys in one command."""
+    names = [b"k%d" % number for number in range(100_000)]
+    pairs = [word for name in names for word in (name, b"v")]
+    commands = [
+        [b"MSET", *pairs],
+        [b"DBSIZE"],
+        [b"MGET", *names],
+        [b"EXISTS", *names],
+        [b"DEL", *names],
+        [b"DBSIZE"],
+    ]
+
+    assert answers(node.socket, commands, 3) == answers(redis, commands, 3)
+
+
 @pytest.mark.parametrize("raw", RAW, ids=lambda raw: repr(raw[:30]))
 def test_what_is_not_resp_is_answered_as_redis_does(node: Served, redis: str, raw: bytes) -> None:
     """With its text, and the connection ended where the next command's beginning is unknown."""
@@ -346,6 +392,41 @@ def test_quit_answers_what_came_before_it_and_nothing_after(node: Served) -> Non
         assert wire.rest() == b"+PONG\r\n+OK\r\n"
     with Wire(node.socket) as wire:
         assert wire.ask("EXISTS", "after") == b":0\r\n"
+
+
+def any_large_command(chance: random.Random) -> bytes:
+    """A command with a value of some size, on few keys."""
+    name, size = chance.choice("abc"), chance.choice([1, 100, 5_000, 32_767, 32_768, 300_000, 1_200_000])
+    rows: list[list[str | bytes]] = [
+        ["SET", name, bytes([chance.randrange(256)]) * size],
+        ["APPEND", name, b"a" * (size // 10)],
+        ["ECHO", b"e" * (size // 2)],
+        ["GET", name],
+        ["MGET", "a", "b", "c"],
+        ["STRLEN", name],
+    ]
+    return command(*chance.choice(rows))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_may_be_sent_before_a_reply_is_read(node: Served, redis: str, seed: int) -> None:
+    """Megabytes of commands, whose replies are larger still; and a half-close behind them loses none."""
+    chance = random.Random(seed)
+    requests, size = [], 0
+    while size < 8_000_000:
+        requests.append(any_large_command(chance))
+        size += len(requests[-1])
+    data = command("FLUSHALL") + b"".join(requests)
+    replies = []
+    for path in (node.socket, redis):
+        with Wire(path) as wire:
+            replies.append(wire.send(data + command("QUIT")).rest())
+    with Wire(node.socket) as wire:
+        replies.append(wire.send(data).half_close().rest() + b"+OK\r\n")
+
+    assert [len(reply) for reply in replies] == [len(replies[0])] * 3
+    assert replies[0] == replies[1]
+    assert replies[0] == replies[2]
 
 
 TOKENS = [

@@ -36,8 +36,8 @@ pub enum Flow {
     Yield,
     /// Pass this up, and call `handle_answer` with what comes back. Nothing is read meanwhile.
     Ask(Ask),
-    /// Call `handle_wait` when the key has a value, or after so many milliseconds; `None` keeps the deadline of
-    /// the wait that goes on.
+    /// Call `handle_wait` when the key has a value, or after so many milliseconds; `None` keeps the deadline
+    /// of the wait that goes on.
     Wait(Vec<u8>, Option<u64>),
     /// Close the connection.
     Close,

@@ -1,9 +1,13 @@
 //! The loop that serves clients: one thread, one poll, no lock of Python's. What to do with the bytes is the
 //! session's to say; the reactor reads, sends, waits and gives everybody a turn.
 
+mod accept;
+mod drain;
+mod wait;
+
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,12 +16,12 @@ use mio::{Interest, Poll, Token, unix::SourceFd};
 use turbopump_core::error::Refusal;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
-use turbopump_core::session::{Client, Flow, Session, World};
+use turbopump_core::session::{Flow, Session, World};
 use turbopump_core::waits::Waiter;
 
 use crate::connection::{Connection, Connections, Received, Sent, Stage};
 use crate::events::Event;
-use crate::listener::{Accepted, Listener, Spare, turn_away};
+use crate::listener::{Listener, Spare};
 use crate::shared::{Order, Shared};
 use crate::timers::Timers;
 
@@ -28,16 +32,10 @@ pub const WAKER: Token = Token(usize::MAX);
 const POLL_EVENTS: usize = 256;
 /// Reads, or steps of a job, before the next client's turn.
 const TURN_STEPS: usize = 4;
-/// Clients accepted before the others have their turn.
-const ACCEPT_TURN: usize = 64;
-/// Connections that can wait to be accepted: what `server.py` asks the kernel for.
-const BACKLOG_MAX: usize = 4096;
 /// After an error that ends a connection, this much of what the client still sends is read ...
 const LINGER_BYTES: usize = 1 << 20;
 /// ... for this long.
 const LINGER_MS: u64 = 1000;
-/// How long to wait for a descriptor to become free.
-const NO_DESCRIPTOR_MS: u64 = 20;
 /// How often some expired entries are dropped, while there are entries that expire.
 const COLLECT_MS: u64 = 50;
 /// How many entries are looked at each time.
@@ -204,68 +202,9 @@ impl Reactor {
         }
     }
 
-    fn listen(&mut self, listener: Listener) {
-        let fd = listener.socket.as_raw_fd();
-        let token = Token(WAKER.0 - 1 - self.listeners.len());
-        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
-            Ok(()) => self.listeners.push(listener),
-            Err(error) => self.log("error", "listen_failed", vec![("error", error.to_string())]),
-        }
-        self.knocking = true;
-    }
-
     fn log(&self, level: &'static str, event: &'static str, fields: Vec<(&'static str, String)>) {
         // A log line that finds the queue full is lost; what it tells of is counted elsewhere.
         let _ = self.shared.events.push(Event::Logged { level, event, fields });
-    }
-
-    fn accept(&mut self) {
-        self.knocking = false;
-        for index in 0..self.listeners.len() {
-            for turn in 0.. {
-                if turn == ACCEPT_TURN {
-                    self.knocking = true;
-                    break;
-                }
-                let listener = &self.listeners[index];
-                let tcp = listener.tcp;
-                match listener.accept(&self.shared.config.guests, &mut self.spare) {
-                    Accepted::Client(socket) => self.welcome(socket, tcp),
-                    Accepted::Nobody => break,
-                    Accepted::Gone => {}
-                    Accepted::TurnedAway => {
-                        self.shared.turned_away.fetch_add(1, Relaxed);
-                    }
-                    Accepted::NoDescriptor => {
-                        if self.shared.turned_away.fetch_add(1, Relaxed).is_multiple_of(1024) {
-                            self.log("warning", "no_descriptor", vec![]);
-                        }
-                        // Polling tells of new clients only; those who wait already are looked at by the
-                        // clock.
-                        self.timers.add(self.now_ms + NO_DESCRIPTOR_MS, u64::MAX);
-                        break;
-                    }
-                };
-            }
-        }
-    }
-
-    fn welcome(&mut self, socket: OwnedFd, tcp: bool) {
-        let shared = &self.shared;
-        if shared.connections.fetch_add(1, Relaxed) >= shared.config.connections_max {
-            shared.connections.fetch_sub(1, Relaxed);
-            shared.turned_away.fetch_add(1, Relaxed);
-            let text =
-                "the node has as many clients as limits.max_connections allows: try again later, or raise it";
-            return turn_away(&socket, &Refusal::Busy(text.into()));
-        }
-        shared.accepted.fetch_add(1, Relaxed);
-        let id = shared.next_client.fetch_add(1, Relaxed);
-        let password = shared.config.password.as_ref().filter(|_| tcp).map(|text| text.as_bytes().into());
-        let session = Session::new(Client::new(id, password));
-        let token = self.connections.reserve();
-        self.connections.put(token, Box::new(Connection::new(socket, session, tcp, self.now_ms)));
-        self.turn(token);
     }
 
     /// Gives a connection its turn, and does what comes of it.
@@ -417,53 +356,6 @@ impl Reactor {
         }
     }
 
-    fn set_deadline(&mut self, token: u64, connection: &mut Connection, after_ms: u64) {
-        let at_ms = self.now_ms.saturating_add(after_ms);
-        connection.deadline_ms = Some(at_ms);
-        self.timers.add(at_ms, token);
-    }
-
-    fn forget_deadline(&mut self, token: u64, connection: &Connection) {
-        if let Some(at_ms) = connection.deadline_ms {
-            self.timers.remove(at_ms, token);
-        }
-    }
-
-    /// Has the connection wait for a key; `None` when it does.
-    fn begin_wait(
-        &mut self,
-        token: u64,
-        connection: &mut Connection,
-        key: Vec<u8>,
-        timeout_ms: Option<u64>,
-    ) -> Option<Flow> {
-        let waiter = Waiter { reactor: self.index, client: token };
-        if self.drain_deadline_ms.is_some() {
-            return Some(connection.session.handle_refusal(Refusal::ShuttingDown, &mut self.world()));
-        }
-        if !self.replica.waits().wait(&key, waiter) {
-            let refusal = Refusal::Busy("as many clients wait as limits.max_waits allows: try again".into());
-            return Some(connection.session.handle_refusal(refusal, &mut self.world()));
-        }
-        // A write between the session's look and the note has not seen the note.
-        match connection.session.handle_wait(false, &mut self.world()) {
-            Flow::Wait(..) => {
-                connection.stage = Stage::Waiting;
-                connection.key = Some(key);
-                match (timeout_ms, connection.deadline_ms) {
-                    (Some(timeout_ms), _) => self.set_deadline(token, connection, timeout_ms),
-                    (None, Some(at_ms)) => self.timers.add(at_ms, token),
-                    (None, None) => {}
-                }
-                None
-            }
-            flow => {
-                self.replica.waits().cancel(&key, waiter);
-                Some(flow)
-            }
-        }
-    }
-
     /// Gives a connection that is at `stage` what it waits for, and then its turn.
     fn advance(&mut self, token: u64, stage: Stage, step: impl FnOnce(&mut Session, &mut World<'_>) -> Flow) {
         let Some(mut connection) = self.connections.take(token) else { return };
@@ -514,23 +406,6 @@ impl Reactor {
         }
     }
 
-    fn handle_timers(&mut self) {
-        while let Some((at_ms, token)) = self.timers.pop_due(self.now_ms) {
-            if token == u64::MAX {
-                self.knocking = true;
-                continue;
-            }
-            let connection = self.connections.get_mut(token);
-            match connection.filter(|connection| connection.deadline_ms == Some(at_ms)).map(|c| c.stage) {
-                Some(Stage::Waiting) => {
-                    self.advance(token, Stage::Waiting, |session, world| session.handle_wait(true, world));
-                }
-                Some(Stage::Lingering(_)) => self.turn(token),
-                _ => {}
-            }
-        }
-    }
-
     fn collect(&mut self) {
         let store = self.replica.store();
         if self.index == 0 && store.expiring() > 0 && self.now_ms >= self.collect_at_ms {
@@ -557,51 +432,5 @@ impl Reactor {
             None => {}
         }
         killed
-    }
-
-    fn begin_drain(&mut self, deadline_ms: u64) {
-        // Who connected before this moment is served: as many as can have been waiting.
-        for _ in 0..BACKLOG_MAX / ACCEPT_TURN {
-            self.accept();
-            if !self.knocking {
-                break;
-            }
-        }
-        self.knocking = false;
-        for listener in std::mem::take(&mut self.listeners) {
-            let fd = listener.socket.as_raw_fd();
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
-        self.drain_deadline_ms = Some(self.now_ms + deadline_ms);
-        for token in self.connections.tokens() {
-            if let Some(connection) = self.connections.get_mut(token) {
-                connection.readable = true;
-            }
-            // Who waits for a key has asked for nothing that could be lost.
-            self.advance(token, Stage::Waiting, |session, world| {
-                session.handle_refusal(Refusal::ShuttingDown, world)
-            });
-        }
-    }
-
-    fn check_drained(&mut self) {
-        let Some(deadline_ms) = self.drain_deadline_ms else { return };
-        if self.now_ms >= deadline_ms {
-            for token in self.connections.tokens() {
-                if let Some(connection) = self.connections.take(token) {
-                    self.shared.aborted.fetch_add(1, Relaxed);
-                    self.close(token, connection);
-                }
-            }
-        }
-        if self.connections.len() == 0 {
-            self.drain_deadline_ms = None;
-            if self.shared.undrained.fetch_sub(1, Relaxed) == 1 {
-                let (answered, aborted) =
-                    (self.shared.answered.load(Relaxed), self.shared.aborted.load(Relaxed));
-                // Cannot be refused: the queue keeps room for it.
-                let _ = self.shared.events.push(Event::Drained { answered, aborted });
-            }
-        }
     }
 }

@@ -194,6 +194,20 @@ def test_about_connections(client: Any) -> None:
     assert client.client_kill_filter(_id=victim) == 0
 
 
+def test_a_client_is_ended_by_its_address(serve: Serve) -> None:
+    """The older way, over TCP: what CLIENT LIST calls `addr`."""
+    node = serve({"members": [{"tcp": {"port": 0}}]}).ready()
+    with Wire(node.socket) as wire:
+        port = int(wire.send(b"membership||\n").line().rsplit(b":", 1)[1])
+    with redis.Redis(port=port) as client, Wire(("127.0.0.1", port)) as victim:
+        mine = int(victim.ask("CLIENT", "ID")[1:])
+        [address] = [one["addr"] for one in client.client_list() if int(one["id"]) == mine]
+        assert client.client_kill(address) is True
+        assert victim.rest() == b""
+        with pytest.raises(redis.ResponseError, match="No such client"):
+            client.client_kill(address)
+
+
 def test_a_client_may_end_itself(client: Any) -> None:
     """Only if it says so, as Redis has it; and it is answered first."""
     path = client.connection_pool.connection_kwargs["path"]

@@ -34,7 +34,7 @@ const POLL_EVENTS: usize = 256;
 const TURN_STEPS: usize = 4;
 /// After an error that ends a connection, this much of what the client still sends is read ...
 const LINGER_BYTES: usize = 1 << 20;
-/// ... for this long.
+/// ... for this long after it took the last reply.
 const LINGER_MS: u64 = 1000;
 /// How often some expired entries are dropped, while there are entries that expire.
 const COLLECT_MS: u64 = 50;
@@ -263,6 +263,7 @@ impl Reactor {
 
     fn serve(&mut self, token: u64, connection: &mut Connection) -> After {
         for _ in 0..TURN_STEPS {
+            let unsent = connection.unsent.len();
             let blocked = match connection.send_unsent() {
                 Sent::All if connection.polled_write => {
                     connection.unsent = Output::default(); // its buffer was large
@@ -277,9 +278,14 @@ impl Reactor {
             let full = blocked && connection.unsent.len() > self.replica.limits().output_max;
             let flow = match connection.stage {
                 Stage::Asked | Stage::Waiting => return After::Keep,
-                Stage::Closing | Stage::Lingering(_) if blocked => return After::Keep,
+                Stage::Closing if blocked => return After::Keep,
                 Stage::Closing => return After::Gone,
-                Stage::Lingering(left) => return self.linger(connection, left),
+                Stage::Lingering(left) => {
+                    if connection.unsent.len() < unsent {
+                        self.set_deadline(token, connection, LINGER_MS);
+                    }
+                    return self.linger(connection, left, blocked);
+                }
                 Stage::Yielding if !full => {
                     std::mem::swap(&mut connection.unsent, &mut self.out);
                     connection.session.resume(&mut self.world())
@@ -377,23 +383,27 @@ impl Reactor {
         self.turn(token);
     }
 
-    fn linger(&mut self, connection: &mut Connection, left: usize) -> After {
+    /// Reads and forgets, so that the client, which may send all of it before it reads, comes to the error.
+    fn linger(&mut self, connection: &mut Connection, left: usize, blocked: bool) -> After {
         if connection.deadline_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
             return After::Gone;
         }
-        // The client sees the end of the replies; a close now could take the error from it unread.
-        let _ = rustix::net::shutdown(&connection.socket, rustix::net::Shutdown::Write);
-        if !connection.readable {
-            return After::Keep;
+        if !blocked {
+            // The client sees the end of the replies; a close now could take the error from it unread.
+            let _ = rustix::net::shutdown(&connection.socket, rustix::net::Shutdown::Write);
         }
-        match connection.receive(&mut self.buffer) {
-            Received::Nothing => After::Keep,
-            Received::Bytes(_, true) | Received::Gone => After::Gone,
-            Received::Bytes(count, false) if count >= left => After::Gone,
-            Received::Bytes(count, false) => {
-                connection.stage = Stage::Lingering(left - count);
-                if connection.readable { After::Again } else { After::Keep }
-            }
+        let reads = connection.readable && left > 0;
+        let left = match if reads { connection.receive(&mut self.buffer) } else { Received::Nothing } {
+            Received::Gone => return After::Gone,
+            Received::Nothing => left,
+            Received::Bytes(_, true) => 0,
+            Received::Bytes(count, false) => left.saturating_sub(count),
+        };
+        connection.stage = Stage::Lingering(left);
+        match (blocked, left) {
+            (false, 0) => After::Gone,
+            (_, 1..) if connection.readable => After::Again,
+            _ => After::Keep,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::connection::{Connection, Stage};
 
 impl Reactor {
     pub(super) fn set_deadline(&mut self, token: u64, connection: &mut Connection, after_ms: u64) {
+        self.forget_deadline(token, connection);
         let at_ms = self.now_ms.saturating_add(after_ms);
         connection.deadline_ms = Some(at_ms);
         self.timers.add(at_ms, token);

@@ -23,8 +23,8 @@ use crate::config::EngineConfig;
 use crate::events::{Event, Events};
 use crate::janitor::Janitor;
 use crate::reactor::{Reactor, WAKER};
+use crate::sched::ask_for_short_slice;
 use crate::shared::{ClientInfo, Inbox, Order, Shared};
-use crate::slice::ask_for_short_slice;
 
 /// How long to wait for a reactor's description of its clients; it is busy with something terrible otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use turbopump_core::usage::Usage;
 
+use crate::sched::give_way;
+
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Below this much, the allocator may as well keep what was freed for what comes next.
@@ -43,6 +45,7 @@ impl Drop for Janitor {
 }
 
 fn watch(until: &Receiver<()>, usage: &Usage, release: fn()) {
+    give_way();
     let mut highest = 0;
     while until.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
         let used = usage.total().bytes();

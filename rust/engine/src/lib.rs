@@ -7,6 +7,6 @@ pub mod events;
 mod janitor;
 mod listener;
 mod reactor;
+mod sched;
 pub mod shared;
-mod slice;
 mod timers;

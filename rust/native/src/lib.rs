@@ -14,6 +14,17 @@ mod values;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Has the allocator keep what is freed until `release_memory`: by itself it would give memory back within
+/// some client's command, and a gibibyte takes tens of milliseconds.
+fn keep_memory() {
+    // SAFETY: the function may be called at any time, from any thread.
+    #[cfg(feature = "mimalloc")]
+    unsafe {
+        const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // mi_option_purge_delay, in milliseconds
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, i32::MAX.into());
+    }
+}
+
 /// Has the allocator give unused memory back to the system.
 fn release_memory() {
     // SAFETY: the function may be called at any time, from any thread.
@@ -45,6 +56,12 @@ mod _native {
     use super::values::Key;
     #[pymodule_export]
     use super::values::Refusal;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::keep_memory();
+        Ok(())
+    }
 
     #[pyfunction]
     fn key_slot(key: Key) -> u16 {

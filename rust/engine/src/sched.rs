@@ -1,5 +1,5 @@
-//! A short scheduler slice for the reactor: it runs for microseconds at a time, and on a box with fewer cores
-//! than work the slice decides whether it waits behind a thread that computes.
+//! How the kernel schedules a thread. The reactor asks for a short slice: it runs for microseconds at a time,
+//! and on a box with fewer cores than work the slice decides whether it waits behind a thread that computes.
 //!
 //! Source: sched_setattr(2); "EEVDF" and custom slices, Linux 6.12.
 
@@ -20,9 +20,21 @@ struct SchedAttr {
     period: u64,
 }
 
+/// The nice value that gives way to everybody.
+const NICENESS: i32 = 19;
+
 /// Asks for the slice, for this thread. A kernel that knows no slices refuses, and nothing is lost.
 pub fn ask_for_short_slice() {
-    // Everything else stays as it is: SCHED_OTHER with the nice value that the thread has.
+    change(|attr| attr.runtime = SLICE_NS);
+}
+
+/// Has this thread run when no other wants to, or nearly so.
+pub fn give_way() {
+    change(|attr| attr.nice = NICENESS);
+}
+
+/// Changes how this thread is scheduled, if it is scheduled in the usual way (`SCHED_OTHER`).
+fn change(change: impl FnOnce(&mut SchedAttr)) {
     let mut attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..SchedAttr::default() };
     // SAFETY: both calls only read or write this structure, whose size they are told.
     unsafe {
@@ -30,7 +42,7 @@ pub fn ask_for_short_slice() {
         if libc::syscall(libc::SYS_sched_getattr, this_thread, &raw mut attr, attr.size, 0) == 0
             && attr.policy == 0
         {
-            attr.runtime = SLICE_NS;
+            change(&mut attr);
             libc::syscall(libc::SYS_sched_setattr, this_thread, &raw const attr, 0);
         }
     }

@@ -1,0 +1,109 @@
+//! The endpoint's defence against floods of handshakes: counters of fixed size, and cookies without state.
+
+use core::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::handshake::tag;
+use crate::rng::Rng;
+use crate::sodium;
+use crate::time::Time;
+
+/// A cookie's secret is changed after this; the one before is accepted as long again (WireGuard's constant).
+const SECRET_LIFE: Duration = Duration::from_secs(120);
+/// Counters of addresses, by hash: two that share one are throttled together, which costs them a round trip.
+const COUNTERS: usize = 1024;
+
+/// What to do with a handshake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// It is worth the work.
+    Hear,
+    /// Its sender must prove its address first.
+    AskCookie,
+    /// Its sender did, and asks too much.
+    Drop,
+}
+
+/// Counts handshakes, and makes and checks cookies.
+pub(crate) struct Guard {
+    secrets: [Zeroizing<[u8; 32]>; 2],
+    changed: Time,
+    /// Handshakes in this second, in all and by address.
+    second: Time,
+    all: u32,
+    by_address: Box<[u16; COUNTERS]>,
+    proved: Box<[u16; COUNTERS]>,
+    per_second: u32,
+    per_address: u32,
+}
+
+impl Guard {
+    pub fn new(now: Time, rng: &mut Rng, config: &Config) -> Self {
+        Guard {
+            secrets: [Zeroizing::new(rng.array()), Zeroizing::new(rng.array())],
+            changed: now,
+            second: now,
+            all: 0,
+            by_address: Box::new([0; COUNTERS]),
+            proved: Box::new([0; COUNTERS]),
+            per_second: config.handshakes_per_second,
+            per_address: config.handshakes_per_address,
+        }
+    }
+
+    /// Counts a handshake from an address, which its sender has proved by a cookie or not.
+    pub fn judge(&mut self, now: Time, from: &SocketAddr, proved: bool) -> Verdict {
+        if now.since(self.second) >= Duration::from_secs(1) {
+            self.second = now;
+            self.all = 0;
+            self.by_address.fill(0);
+            self.proved.fill(0);
+        }
+        let hash = tag(&self.secrets[0][..], &[&network(from)]);
+        let at = usize::from(u16::from_le_bytes([hash[0], hash[1]])) % COUNTERS;
+        let counter = if proved { &mut self.proved[at] } else { &mut self.by_address[at] };
+        *counter = counter.saturating_add(1);
+        let many = u32::from(*counter) > self.per_address;
+        if proved {
+            return if many { Verdict::Drop } else { Verdict::Hear };
+        }
+        self.all = self.all.saturating_add(1);
+        if many || self.all > self.per_second { Verdict::AskCookie } else { Verdict::Hear }
+    }
+
+    /// The cookie of an address.
+    pub fn cookie(&mut self, now: Time, rng: &mut Rng, from: &SocketAddr) -> [u8; 16] {
+        if now.since(self.changed) >= SECRET_LIFE {
+            self.secrets.swap(0, 1);
+            self.secrets[0] = Zeroizing::new(rng.array());
+            self.changed = now;
+        }
+        make(&self.secrets[0], from)
+    }
+
+    /// Whether `mac2` was made over `before` with a cookie of this address.
+    pub fn is_proved(&self, from: &SocketAddr, before: &[u8], mac2: &[u8]) -> bool {
+        self.secrets.iter().any(|secret| sodium::same(&tag(&make(secret, from), &[before]), mac2))
+    }
+}
+
+fn make(secret: &[u8; 32], from: &SocketAddr) -> [u8; 16] {
+    let port = from.port().to_le_bytes();
+    match from.ip() {
+        IpAddr::V4(ip) => tag(secret, &[&ip.octets(), &port]),
+        IpAddr::V6(ip) => tag(secret, &[&ip.octets(), &port]),
+    }
+}
+
+/// Who counts as one: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has.
+fn network(from: &SocketAddr) -> [u8; 8] {
+    let mut network = [0; 8];
+    match from.ip() {
+        IpAddr::V4(ip) => network[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => network.copy_from_slice(&ip.octets()[..8]),
+    }
+    network
+}

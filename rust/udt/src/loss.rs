@@ -1,0 +1,349 @@
+//! Packets in flight, and which of them are lost: by packets that overtook them or by time (RFC 9002, 6).
+//!
+//! A packet number is never used again, so an acknowledgement always tells which packet it means. What a lost
+//! packet carried goes out in another one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::congestion::{Delivery, LossInfo};
+use crate::error::Violation;
+use crate::frame::Ack;
+use crate::rtt::{GRANULARITY, Rtt};
+use crate::time::Time;
+
+/// Packets that may overtake another before it counts as lost. Grows where the path reorders.
+const OVERTAKEN_MIN: u64 = 3;
+const OVERTAKEN_MAX: u64 = 1000;
+/// Lost packets that are remembered, to notice when they arrive after all.
+const LOST_KEPT: usize = 512;
+/// Probe timeouts without anything that came through, after which the path counts as congested for long.
+const PERSISTENT: u32 = 3;
+
+/// What a packet carried that matters when it is acknowledged or lost.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum SentFrame {
+    Ack { largest: u64 },
+    Message { id: u64, start: u64, end: u64, fin: bool },
+    Drop { id: u64 },
+    Stop { id: u64 },
+    MaxData,
+    MaxMessageData { id: u64 },
+    MaxMessages,
+}
+
+/// A packet that was sent and neither acknowledged nor lost.
+#[derive(Clone, Debug)]
+pub(crate) struct SentPacket {
+    pub at: Time,
+    pub bytes: u32,
+    /// Whether it will be acknowledged, and so counts as in flight.
+    pub eliciting: bool,
+    /// A probe for a larger path MTU: its loss tells nothing about congestion.
+    pub mtu_probe: bool,
+    /// Marked ECT(0).
+    pub ect: bool,
+    /// What it carried has been sent again already.
+    pub repeated: bool,
+    pub frames: SmallVec<[SentFrame; 2]>,
+    rate: RateState,
+}
+
+impl SentPacket {
+    pub fn new(at: Time, bytes: usize, eliciting: bool) -> Self {
+        SentPacket {
+            at,
+            bytes: bytes as u32,
+            eliciting,
+            mtu_probe: false,
+            ect: false,
+            repeated: false,
+            frames: SmallVec::new(),
+            rate: RateState::default(),
+        }
+    }
+}
+
+/// Where delivery stood when a packet was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct RateState {
+    delivered: u64,
+    delivered_at: Time,
+    first_sent: Time,
+    lost: u64,
+    in_flight: u64,
+    app_limited: bool,
+}
+
+/// What an ACK changed.
+#[derive(Debug, Default)]
+pub(crate) struct Acked {
+    /// The packets that it acknowledged first.
+    pub packets: Vec<(u64, SentPacket)>,
+    pub bytes: u64,
+    /// A packet that was counted as lost.
+    pub spurious: bool,
+    /// How old the largest one is, if it is new.
+    pub rtt_sample: Option<Duration>,
+    pub delivery: Option<Delivery>,
+}
+
+/// The packets in flight.
+#[derive(Debug)]
+pub(crate) struct SentPackets {
+    /// Packet number of the first in `packets`.
+    base: u64,
+    packets: VecDeque<Option<SentPacket>>,
+    largest_acked: Option<u64>,
+    in_flight: u64,
+    eliciting: usize,
+    lost: VecDeque<u64>,
+    overtaken_max: u64,
+    /// Eighths of the round-trip time that a packet may be late by. Grows where the path reorders.
+    late_eighths: u32,
+    loss_time: Option<Time>,
+    last_eliciting: Time,
+    /// When the newest acknowledged packet was sent.
+    acked_sent_at: Time,
+    delivered: u64,
+    delivered_at: Time,
+    first_sent: Time,
+    lost_bytes: u64,
+}
+
+impl SentPackets {
+    pub fn new() -> Self {
+        SentPackets {
+            base: 0,
+            packets: VecDeque::new(),
+            largest_acked: None,
+            in_flight: 0,
+            eliciting: 0,
+            lost: VecDeque::new(),
+            overtaken_max: OVERTAKEN_MIN,
+            late_eighths: 1,
+            loss_time: None,
+            last_eliciting: Time::ZERO,
+            acked_sent_at: Time::ZERO,
+            delivered: 0,
+            delivered_at: Time::ZERO,
+            first_sent: Time::ZERO,
+            lost_bytes: 0,
+        }
+    }
+
+    /// The number of the next packet.
+    pub fn next_number(&self) -> u64 {
+        self.base + self.packets.len() as u64
+    }
+
+    /// Bytes in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Packets in flight that will be acknowledged.
+    pub fn eliciting(&self) -> usize {
+        self.eliciting
+    }
+
+    /// When the last of those was sent.
+    pub fn last_eliciting(&self) -> Time {
+        self.last_eliciting
+    }
+
+    /// When the oldest packet that was overtaken counts as lost.
+    pub fn loss_time(&self) -> Option<Time> {
+        self.loss_time
+    }
+
+    /// Bytes of packets that were lost.
+    pub fn lost_bytes(&self) -> u64 {
+        self.lost_bytes
+    }
+
+    /// Notes the packet with the number `next_number`.
+    pub fn on_sent(&mut self, mut packet: SentPacket, app_limited: bool) {
+        if packet.eliciting {
+            if self.in_flight == 0 {
+                (self.first_sent, self.delivered_at) = (packet.at, packet.at);
+            }
+            self.in_flight += u64::from(packet.bytes);
+            self.eliciting += 1;
+            self.last_eliciting = packet.at;
+            packet.rate = RateState {
+                delivered: self.delivered,
+                delivered_at: self.delivered_at,
+                first_sent: self.first_sent,
+                lost: self.lost_bytes,
+                in_flight: self.in_flight,
+                app_limited,
+            };
+            self.packets.push_back(Some(packet));
+        } else {
+            // Only its number and what it acknowledged matter, and nobody will acknowledge it.
+            self.packets.push_back(None);
+            self.trim();
+        }
+    }
+
+    /// Takes the packets that `ack` names out of flight.
+    pub fn on_ack(&mut self, now: Time, ack: &Ack) -> Result<Acked, Violation> {
+        if ack.largest() >= self.next_number() {
+            return Err(Violation::AckOfUnsent);
+        }
+        let mut acked = Acked::default();
+        let mut newest: Option<(Time, RateState)> = None;
+        for range in ack.ranges.iter().rev() {
+            self.note_spurious(range.start, range.end, &mut acked);
+            for number in range.start.max(self.base)..range.end {
+                let Some(packet) = self.packets[(number - self.base) as usize].take() else { continue };
+                self.forget(&packet);
+                acked.bytes += u64::from(packet.bytes);
+                newest = Some((packet.at, packet.rate));
+                acked.packets.push((number, packet));
+            }
+        }
+        let largest = ack.largest();
+        self.largest_acked = self.largest_acked.max(Some(largest));
+        if let Some((number, packet)) = acked.packets.last() {
+            self.acked_sent_at = self.acked_sent_at.max(packet.at);
+            if *number == largest {
+                acked.rtt_sample = Some(now.since(packet.at));
+            }
+        }
+        self.delivered += acked.bytes;
+        if let Some((sent_at, rate)) = newest {
+            acked.delivery = self.delivery(now, sent_at, rate);
+            (self.delivered_at, self.first_sent) = (now, sent_at);
+        }
+        self.trim();
+        Ok(acked)
+    }
+
+    fn delivery(&self, now: Time, sent_at: Time, rate: RateState) -> Option<Delivery> {
+        let bytes = self.delivered - rate.delivered;
+        let span = now.since(rate.delivered_at).max(sent_at.since(rate.first_sent));
+        (!span.is_zero()).then(|| Delivery {
+            rate: (bytes as f64 / span.as_secs_f64()) as u64,
+            app_limited: rate.app_limited,
+            before: rate.delivered,
+            total: self.delivered,
+            lost: self.lost_bytes - rate.lost,
+            in_flight: rate.in_flight,
+        })
+    }
+
+    /// A packet that was counted as lost came late: from now on more patience.
+    fn note_spurious(&mut self, start: u64, end: u64, acked: &mut Acked) {
+        let from = self.lost.partition_point(|number| *number < start);
+        let to = self.lost.partition_point(|number| *number < end);
+        if from >= to {
+            return;
+        }
+        let largest = self.largest_acked.unwrap_or(0);
+        for number in self.lost.drain(from..to) {
+            acked.spurious = true;
+            let distance = largest.saturating_sub(number) + 1;
+            self.overtaken_max = self.overtaken_max.max(distance).min(OVERTAKEN_MAX);
+        }
+        self.late_eighths = (self.late_eighths + 1).min(8);
+    }
+
+    /// The packets that count as lost by now, out of flight, and what the controller should know.
+    pub fn detect_lost(&mut self, now: Time, rtt: &Rtt) -> Option<(Vec<SentPacket>, LossInfo)> {
+        self.loss_time = None;
+        let largest = self.largest_acked?;
+        let patience = rtt.smoothed().max(rtt.latest());
+        let patience = (patience + patience / 8 * self.late_eighths).max(GRANULARITY);
+        let mut lost = Vec::new();
+        let mut info: Option<LossInfo> = None;
+        for number in self.base..largest.min(self.next_number()) {
+            let slot = &mut self.packets[(number - self.base) as usize];
+            let Some(packet) = slot else { continue };
+            let late = packet.at + patience;
+            if number + self.overtaken_max > largest && late > now {
+                self.loss_time = Some(self.loss_time.map_or(late, |time| time.min(late)));
+                continue;
+            }
+            let Some(packet) = slot.take() else { continue };
+            self.forget(&packet);
+            self.lost.push_back(number);
+            if !packet.mtu_probe {
+                self.lost_bytes += u64::from(packet.bytes);
+                let info = info.get_or_insert(LossInfo {
+                    now,
+                    bytes: 0,
+                    packets: 0,
+                    sent_at: packet.at,
+                    first: number,
+                    last: number,
+                    persistent: false,
+                    in_flight: 0,
+                });
+                info.bytes += u64::from(packet.bytes);
+                info.packets += 1;
+                info.persistent |= self.is_persistent(&packet, info.sent_at, rtt);
+                (info.sent_at, info.last) = (info.sent_at.max(packet.at), number);
+            }
+            lost.push(packet);
+        }
+        while self.lost.len() > LOST_KEPT {
+            self.lost.pop_front();
+        }
+        self.trim();
+        let none = LossInfo {
+            now,
+            bytes: 0,
+            packets: 0,
+            sent_at: Time::ZERO,
+            first: 0,
+            last: 0,
+            persistent: false,
+            in_flight: 0,
+        };
+        (!lost.is_empty()).then(|| (lost, LossInfo { in_flight: self.in_flight, ..info.unwrap_or(none) }))
+    }
+
+    /// Whether this packet and an earlier lost one are several probe timeouts apart.
+    fn is_persistent(&self, packet: &SentPacket, first: Time, rtt: &Rtt) -> bool {
+        let span = rtt.probe_timeout(Duration::from_millis(10)) * PERSISTENT;
+        packet.at.since(first) > span && self.acked_sent_at < first
+    }
+
+    /// The oldest packets in flight that were not repeated, at most `count` of them, marked as repeated.
+    pub fn repeat_oldest(&mut self, count: usize, mut take: impl FnMut(&SentPacket)) -> usize {
+        let fresh = self.packets.iter_mut().flatten().filter(|packet| !packet.repeated);
+        fresh.take(count).fold(0, |repeated, packet| {
+            packet.repeated = true;
+            take(packet);
+            repeated + 1
+        })
+    }
+
+    /// Lets packets be repeated once more, when repeats too were lost.
+    pub fn forget_repeats(&mut self) {
+        self.packets.iter_mut().flatten().for_each(|packet| packet.repeated = false);
+    }
+
+    /// Packets in flight, the oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &SentPacket> {
+        self.packets.iter().flatten()
+    }
+
+    fn forget(&mut self, packet: &SentPacket) {
+        if packet.eliciting {
+            self.in_flight -= u64::from(packet.bytes);
+            self.eliciting -= 1;
+        }
+    }
+
+    fn trim(&mut self) {
+        while self.packets.front().is_some_and(Option::is_none) {
+            self.packets.pop_front();
+            self.base += 1;
+        }
+    }
+}

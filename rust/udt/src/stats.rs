@@ -1,0 +1,81 @@
+//! What is counted, for people and dashboards.
+
+use std::time::Duration;
+
+/// A connection's figures, since it began unless they are of now.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ConnectionStats {
+    /// Connecting, connected or closing.
+    pub state: &'static str,
+    /// What the congestion controller is doing.
+    pub congestion: &'static str,
+    /// The smoothed round-trip time now.
+    pub rtt: Duration,
+    /// Its variance now.
+    pub rtt_variance: Duration,
+    /// The least that was seen.
+    pub rtt_min: Duration,
+    /// Bytes that may be in flight now.
+    pub window: u64,
+    /// Bytes in flight now.
+    pub in_flight: u64,
+    /// Bytes a second that packets are paced at now; 0 is unpaced.
+    pub pacing_rate: u64,
+    /// Bytes a second that arrive at the peer, as it says; 0 is unknown.
+    pub arrival_rate: u64,
+    /// Bytes a second that the path could take, from packet pairs; 0 is unknown.
+    pub capacity: u64,
+    /// The largest datagram that the path takes now.
+    pub mtu: u16,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Bytes of them.
+    pub bytes_sent: u64,
+    /// Packets that were opened.
+    pub packets_received: u64,
+    /// Bytes of them.
+    pub bytes_received: u64,
+    /// Packets that were found lost.
+    pub packets_lost: u64,
+    /// Bytes of them.
+    pub bytes_lost: u64,
+    /// Packets that were found lost and came after all, as events.
+    pub spurious_losses: u64,
+    /// Packets repeated before a loss was known.
+    pub duplicates: u64,
+    /// Probe timeouts.
+    pub timeouts: u64,
+    /// Packets that did not open, were seen before or too old.
+    pub packets_rejected: u64,
+    /// Best-effort datagrams sent.
+    pub datagrams_sent: u64,
+    /// Best-effort datagrams dropped here, because too many waited.
+    pub datagrams_dropped: u64,
+    /// Best-effort datagrams received.
+    pub datagrams_received: u64,
+    /// Marks of congestion that routers made on our packets.
+    pub congestion_marks: u64,
+    /// Bytes of messages that wait to be sent or acknowledged now.
+    pub send_buffered: u64,
+    /// Bytes of messages received and not consumed now.
+    pub receive_buffered: u64,
+    /// Handshakes completed: the first and each renewal of keys.
+    pub handshakes: u64,
+}
+
+/// An endpoint's figures, since it began.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct EndpointStats {
+    /// Datagrams that are none of ours, or not well formed.
+    pub malformed: u64,
+    /// Datagrams for a session that does not exist.
+    pub unknown_session: u64,
+    /// Handshakes with a wrong tag: by somebody who does not know this node's key.
+    pub forged_handshakes: u64,
+    /// Handshakes of unknown peers, repeated ones, and those that did not open.
+    pub refused_handshakes: u64,
+    /// Handshakes answered with a cookie.
+    pub cookies: u64,
+    /// Handshakes answered.
+    pub answered_handshakes: u64,
+}

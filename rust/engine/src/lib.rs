@@ -10,3 +10,4 @@ mod reactor;
 mod sched;
 pub mod shared;
 mod timers;
+pub mod udp;

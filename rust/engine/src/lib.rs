@@ -10,4 +10,5 @@ mod reactor;
 mod sched;
 pub mod shared;
 mod timers;
+pub mod transfer;
 pub mod udp;

@@ -19,7 +19,7 @@ use crate::keyspace::{Keyspace, Keyspaces};
 use crate::merkle::{Digest, DigestKey, FANOUT, MerkleTree};
 use crate::slot::{SLOTS, key_slot};
 use crate::table::{TAG_BITS, Table, fetch};
-use crate::usage::{NoSpace, Usage};
+use crate::usage::{Growth, NoSpace, Usage};
 use crate::version::{Clock, NodeId, Version};
 
 /// What a store is made with.
@@ -196,8 +196,8 @@ impl Store {
         let place = self.place(key);
         let branch = self.branches[place.branch].lock();
         let table = &branch.tables[place.slot];
-        let share = |_| table.footprint() / table.len();
-        table.find(place.tag, key).map(|index| table.at(index).footprint() + share(index))
+        let entry = table.at(table.find(place.tag, key)?).footprint();
+        Some((entry.own + entry.blob) as usize + table.footprint() / table.len())
     }
 
     /// Locks `key`, to read it and merge what follows from that as one step.
@@ -383,13 +383,13 @@ impl Cell<'_> {
         let entry = table.remove(index);
         let tables = table.footprint() as i64 - before as i64;
         let expires = entry.borrow().expires();
-        let bytes = entry.borrow().footprint() as i64;
+        let shrinks = Growth::default() - entry.borrow().footprint();
         self.index = None;
         self.count_expiring(expires, false);
         self.toggle(digest);
         let watermark = &mut self.branch.watermarks[self.place.slot];
         *watermark = version.max(*watermark);
-        store.usage.change(store.keyspaces.index_of(self.key), -1, -bytes);
+        store.usage.change(store.keyspaces.index_of(self.key), -1, shrinks);
         store.usage.change_shared(tables);
         true
     }
@@ -397,16 +397,16 @@ impl Cell<'_> {
     fn insert(&mut self, keyspace: usize, view: &View<'_>) -> Result<(), NoSpace> {
         let store = self.store;
         let entry = Entry::new(self.key, view, store.node);
-        let bytes = entry.borrow().footprint();
+        let grows = entry.borrow().footprint();
         if view.value.is_some() {
-            store.usage.check(keyspace, bytes as u64)?;
+            store.usage.check(keyspace, grows)?;
         }
         let table = &mut self.branch.tables[self.place.slot];
         let before = table.footprint();
         table.insert(self.place.tag, entry);
         let tables = table.footprint() as i64 - before as i64;
         self.index = table.find(self.place.tag, self.key);
-        store.usage.change(keyspace, 1, bytes as i64);
+        store.usage.change(keyspace, 1, grows);
         store.usage.change_shared(tables);
         self.count_expiring(false, view.expires_ms != 0);
         self.toggle(store.digest_key.of(self.key, view));
@@ -418,14 +418,14 @@ impl Cell<'_> {
         let old = self.entry(index);
         let digest =
             store.digest_key.of(self.key, &old.view(store.node)) ^ store.digest_key.of(self.key, view);
-        let (expired, before) = (old.expires(), old.footprint() as i64);
-        let grows = old.footprint_of(view, store.node) as i64 - before;
-        if view.value.is_some() && grows > 0 {
-            store.usage.check(keyspace, grows as u64)?;
+        let expired = old.expires();
+        let grows = old.footprint_of(view, store.node) - old.footprint();
+        if view.value.is_some() {
+            store.usage.check(keyspace, grows)?;
         }
         self.branch.tables[self.place.slot].rewrite(index, view, store.node);
         self.count_expiring(expired, view.expires_ms != 0);
-        if grows != 0 {
+        if grows != Growth::default() {
             store.usage.change(keyspace, 0, grows);
         }
         self.toggle(digest);

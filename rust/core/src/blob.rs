@@ -4,8 +4,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::entry::footprint;
-use crate::usage::{NoSpace, Reservation, Usage};
+use crate::usage::{NoSpace, Reservation, Usage, footprint};
 
 /// Values from this size on are blobs. Below it a copy under the slot's lock is cheaper than a second
 /// allocation and a reference count.

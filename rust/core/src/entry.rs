@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::blob::{Blob, BlobRef, Value};
 use crate::keyspace::Writes;
-use crate::usage::Growth;
+use crate::usage::{Growth, footprint};
 use crate::version::{NodeId, Version};
 
 /// Keys are at most this long whatever the configuration says: the length has two bytes.
@@ -401,12 +401,6 @@ fn blob_footprint(value: Option<Value<'_>>) -> i64 {
         Some(Value::Blob(blob)) => blob.get().len() as i64,
         _ => 0,
     }
-}
-
-/// What the allocator takes for `size` bytes: sixteenths to 128 bytes, then four sizes a doubling.
-pub fn footprint(size: usize) -> usize {
-    let step = if size <= 128 { 16 } else { size.next_power_of_two() / 8 };
-    size.next_multiple_of(step)
 }
 
 #[cfg(test)]

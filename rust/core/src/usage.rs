@@ -189,3 +189,9 @@ impl Drop for Reservation {
         self.usage.change_shared(-(self.bytes as i64));
     }
 }
+
+/// What the allocator takes for `size` bytes: sixteenths to 128 bytes, then four sizes a doubling.
+pub fn footprint(size: usize) -> usize {
+    let step = if size <= 128 { 16 } else { size.next_power_of_two() / 8 };
+    size.next_multiple_of(step)
+}

@@ -9,6 +9,7 @@ use turbopump_core::blob::Value;
 use turbopump_core::config::Limits;
 use turbopump_core::entry::View;
 use turbopump_core::keyspace::Keyspaces;
+use turbopump_core::layout::{Layout, Member};
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
 use turbopump_core::session::{Client, Session, World};
@@ -142,5 +143,19 @@ fn pipelines(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, store, pipelines);
+fn layouts(criterion: &mut Criterion) {
+    let member = |i: usize| Member { name: format!("n{i:03}"), zone: format!("z{}", i % 3), weight: 100 };
+    let members = |count: usize| (0..count).map(member).collect::<Vec<_>>();
+    for count in [30, 99] {
+        let before = Layout::new(members(count), 3, None);
+        criterion.bench_function(&format!("Layout::new, {count} members"), |bench| {
+            bench.iter(|| Layout::new(members(count), 3, None));
+        });
+        criterion.bench_function(&format!("Layout::new, one more than {count}"), |bench| {
+            bench.iter(|| Layout::new(members(count + 1), 3, before.as_ref().ok()));
+        });
+    }
+}
+
+criterion_group!(benches, store, pipelines, layouts);
 criterion_main!(benches);

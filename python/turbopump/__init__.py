@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from turbopump._native import MerkleTree, build_info, key_slot
+from turbopump._native import MerkleTree, Ring, build_info, key_slot
 from turbopump.errors import (
     ConfigError,
     ConflictError,
@@ -45,6 +45,7 @@ __all__ = [
     "Pipeline",
     "ProtocolError",
     "RequestError",
+    "Ring",
     "StoredEntry",
     "TurbopumpError",
     "UnavailableError",

@@ -9,7 +9,8 @@ the stamp, a dash, 16 of the node that wrote, such as `018f3c2a9b7c0001-9e3779b9
 of one key the greater text is the later one.
 """
 
-from typing import Literal, TypeAlias, final
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias, TypedDict, final
 
 _Reply: TypeAlias = bool | int | str | bytes | list[_Reply] | dict[str, _Reply] | Refusal | None
 _Event: TypeAlias = Asked | Logged | Failed | Drained
@@ -31,6 +32,7 @@ __all__ = [
     "ProtocolError",
     "Refusal",
     "RequestError",
+    "Ring",
     "TurbopumpError",
     "UnavailableError",
     "build_info",
@@ -83,6 +85,77 @@ def load(options: dict[str, object]) -> dict[str, object]:
         ValueError: An option is unknown or out of range; names it.
         OSError: The server cannot be reached or went away.
     """
+
+class _Plan(TypedDict):
+    """What changes from one ring to another."""
+
+    moves: int
+    """Replicas of slots that somebody must be given."""
+    bound: int
+    """The fewest that any ring with these loads must move."""
+    members: dict[str, tuple[int, int]]
+    """By name: how many replicas the member gains, and how many it loses."""
+
+@final
+class Ring:
+    """Which members of a cluster keep which of the 16384 slots, and so which keys.
+
+    Computed, the same on every machine, from the members and the ring before. Each member keeps slots in
+    proportion to its weight; a slot's copies are on different members, and no zone has more of them than it
+    must. From the ring before, only what has to move moves.
+
+    Example:
+        >>> ring = Ring(["a", "b", "c"], copies=2)
+        >>> ring.owners("user:1") == ring.owners_of_slot(key_slot("user:1"))
+        True
+        >>> larger = Ring(["a", "b", "c", "d"], copies=2, before=ring)
+        >>> larger.plan(ring)["moves"]
+        8192
+    """
+
+    def __new__(
+        cls,
+        members: Mapping[str, int] | Iterable[str],
+        *,
+        copies: int = ...,
+        zones: Mapping[str, str] | None = ...,
+        before: Ring | None = ...,
+    ) -> Ring:
+        """The ring of these members.
+
+        Args:
+            members: Names, with their weights (0 to 1000000; 0 keeps nothing) or all of weight 1. 1 to 1024.
+            copies: Members that keep each slot, 1 to 16; 3 by default.
+            zones: By name, what a member is lost together with: a rack, a room. Who has none shares one.
+            before: The ring that this one is to follow with as few moves as possible.
+
+        Raises:
+            ValueError: There are fewer members than copies, or a number is out of bounds.
+        """
+
+    @property
+    def members(self) -> dict[str, int]:
+        """Names with their weights, in the order of the names."""
+
+    @property
+    def copies(self) -> int:
+        """Members that keep each slot."""
+
+    def owners(self, key: bytes | str) -> list[str]:
+        """The names of those who keep a key, the primary first."""
+
+    def owners_of_slot(self, slot: int) -> list[str]:
+        """The names of those who keep a slot, the primary first.
+
+        Raises:
+            IndexError: There is no such slot: they are 0 to 16383.
+        """
+
+    def loads(self) -> dict[str, tuple[int, int]]:
+        """By name: how many slots a member keeps, and of how many it is the primary."""
+
+    def plan(self, before: Ring) -> _Plan:
+        """What has to move for this ring to follow `before`, and the fewest moves that could be."""
 
 @final
 class MerkleTree:

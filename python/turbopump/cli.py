@@ -38,7 +38,7 @@ LONG_BYTES = 8 * 1024 * 1024  # above this, sending takes long enough to watch
 click.rich_click.OPTIONS_PANEL_TITLE = "Options"
 click.rich_click.COMMAND_GROUPS = {
     "turbopump": [
-        {"name": "Run a node", "commands": ["serve", "check", "schema"]},
+        {"name": "Run a node", "commands": ["serve", "check", "schema", "keygen"]},
         {"name": "Use a node", "commands": ["get", "put", "delete", "list", "status", "bench"]},
         {"name": "This program", "commands": ["version", "completion"]},
     ]
@@ -148,6 +148,26 @@ def schema() -> None:
     from turbopump.config import schema as json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--cluster", is_flag=True, help="Make the secret that all members share instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object: file, public_key (null: a secret).")
+def keygen(file: Path, *, cluster: bool, as_json: bool) -> None:
+    """Make a node's private keys in FILE, for its owner alone, and print the public key.
+
+    The public key belongs into the configuration of every member; the file stays on its node.
+    """
+    from turbopump.keys import ClusterSecret, NodeKey
+
+    key = ClusterSecret.generate() if cluster else NodeKey.generate()
+    key.save(file)
+    public = str(key.public_key) if isinstance(key, NodeKey) else None
+    if as_json:
+        click.echo(json.dumps({"file": str(file), "public_key": public}))
+    elif public is not None:
+        click.echo(public)
 
 
 @cli.command()

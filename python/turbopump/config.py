@@ -171,7 +171,8 @@ class Member(Section):
     )
     max_memory: Size = Field(
         default=0,
-        description="Bytes that entries may take. Then writes are refused; nothing is evicted. 0: no limit.",
+        description="Bytes that entries may take, and values on their way in, and replaced ones while "
+        "somebody reads them. Then writes are refused; nothing is evicted. 0: no limit.",
     )
 
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::blob::{Blob, BlobRef, Value};
 use crate::keyspace::Writes;
+use crate::usage::{Growth, footprint};
 use crate::version::{NodeId, Version};
 
 /// Keys are at most this long whatever the configuration says: the length has two bytes.
@@ -337,15 +338,16 @@ impl<'a> EntryRef<'a> {
         self.byte_at(FLAGS_AT) & EXPIRES != 0
     }
 
-    /// The memory the entry takes, with what the allocator rounds it up to and the blob it refers to.
-    pub fn footprint(self) -> usize {
+    /// The memory the entry takes, with what the allocator rounds it up to, and the blob it refers to.
+    pub fn footprint(self) -> Growth {
         let shape = self.shape();
-        footprint(shape.layout().size()) + blob_footprint(self.value(&shape))
+        Growth { own: footprint(shape.layout().size()) as i64, blob: blob_footprint(self.value(&shape)) }
     }
 
     /// The memory the entry would take if it said `view`.
-    pub fn footprint_of(self, view: &View<'_>, home: NodeId) -> usize {
-        footprint(Shape::of(self.shape().key_len, view, home).layout().size()) + blob_footprint(view.value)
+    pub fn footprint_of(self, view: &View<'_>, home: NodeId) -> Growth {
+        let shape = Shape::of(self.shape().key_len, view, home);
+        Growth { own: footprint(shape.layout().size()) as i64, blob: blob_footprint(view.value) }
     }
 
     fn value(self, shape: &Shape) -> Option<Value<'a>> {
@@ -394,22 +396,17 @@ impl<'a> EntryRef<'a> {
     }
 }
 
-fn blob_footprint(value: Option<Value<'_>>) -> usize {
+fn blob_footprint(value: Option<Value<'_>>) -> i64 {
     match value {
-        Some(Value::Blob(blob)) => blob.get().len() + size_of::<Blob>(),
+        Some(Value::Blob(blob)) => blob.get().len() as i64,
         _ => 0,
     }
-}
-
-/// What the allocator takes for `size` bytes: sixteenths to 128 bytes, then four sizes a doubling.
-pub fn footprint(size: usize) -> usize {
-    let step = if size <= 128 { 16 } else { size.next_power_of_two() / 8 };
-    size.next_multiple_of(step)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::NoSpace;
     use proptest::prelude::*;
 
     const HOME: NodeId = NodeId(7);
@@ -423,12 +420,12 @@ mod tests {
         let view = View::value(version(1, 7), Value::Inline(&[b'v'; 100]));
         let entry = Entry::new(&[b'k'; 16], &view, HOME);
         assert_eq!(entry.borrow().shape().value_at() + 100, 16 + 100 + 11);
-        assert_eq!(entry.borrow().footprint(), 128);
+        assert_eq!(entry.borrow().footprint(), Growth { own: 128, blob: 0 });
     }
 
     #[test]
-    fn a_blob_is_shared_and_freed() {
-        let blob = Arc::new(Blob::from(&[1u8; 100_000][..]));
+    fn a_blob_is_shared_and_freed() -> Result<(), NoSpace> {
+        let blob = Arc::new(Blob::new(&[1; 100_000], &Arc::default())?);
         let view = View::value(version(1, 7), Value::Blob(BlobRef::from(&blob)));
         let mut entry = Entry::new(b"key", &view, HOME);
         assert_eq!(Arc::strong_count(&blob), 2);
@@ -437,6 +434,7 @@ mod tests {
         assert_eq!(entry.borrow().view(HOME).value, view.value);
         drop(entry);
         assert_eq!(Arc::strong_count(&blob), 1);
+        Ok(())
     }
 
     prop_compose! {

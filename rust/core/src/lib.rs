@@ -8,6 +8,7 @@ pub mod error;
 pub mod glob;
 pub mod job;
 pub mod keyspace;
+pub mod layout;
 pub mod merkle;
 pub mod output;
 pub mod pipe;

@@ -137,6 +137,7 @@ impl std::io::Write for Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::NoSpace;
 
     fn drain(output: &mut Output, step: usize) -> Vec<u8> {
         let mut sent = Vec::new();
@@ -149,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_blobs_come_out_in_order() {
+    fn bytes_and_blobs_come_out_in_order() -> Result<(), NoSpace> {
         let large: Vec<u8> = (0..2_500_000u32).map(|i| (i % 253) as u8).collect();
-        let blob = Arc::new(Blob::from(&large[..]));
+        let blob = Arc::new(Blob::new(&large, &Arc::default())?);
         for step in [1_000, 65_536, usize::MAX] {
             let mut output = Output::default();
             output.push_blob(Arc::clone(&blob));
@@ -170,5 +171,6 @@ mod tests {
             );
         }
         assert_eq!(Arc::strong_count(&blob), 1);
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::entry::{KEY_BYTES_MAX, View};
 use crate::error::Refusal;
 use crate::keyspace::Writes;
 use crate::store::{Cell, Store};
+use crate::usage::Usage;
 use crate::version::Version;
 use crate::waits::Waits;
 
@@ -89,7 +90,11 @@ impl Body<'_> {
     }
 
     /// Runs `with` on the value in the one form its size has: inline below `BLOB_BYTES_MIN`, else a blob.
-    fn with<R>(&self, with: impl FnOnce(Value<'_>) -> R) -> R {
+    fn with<R>(
+        &self,
+        usage: &Arc<Usage>,
+        with: impl FnOnce(Value<'_>) -> Result<R, Refusal>,
+    ) -> Result<R, Refusal> {
         let bytes = match self {
             Body::Shared(blob) if blob.len() >= BLOB_BYTES_MIN => {
                 return with(Value::Blob(BlobRef::from(blob)));
@@ -101,7 +106,17 @@ impl Body<'_> {
         if bytes.len() < BLOB_BYTES_MIN {
             return with(Value::Inline(bytes));
         }
-        with(Value::Blob(BlobRef::from(&Arc::new(Blob::from(bytes)))))
+        with(Value::Blob(BlobRef::from(&Arc::new(Blob::new(bytes, usage)?))))
+    }
+}
+
+impl From<Value<'_>> for Body<'static> {
+    /// The value to be kept: a copy of a small one, a reference to a large one.
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Inline(bytes) => Body::Owned(bytes.to_vec()),
+            Value::Blob(blob) => Body::Shared(blob.share()),
+        }
     }
 }
 
@@ -236,12 +251,32 @@ impl Replica {
         condition: Condition,
         now_ms: u64,
     ) -> Result<Version, Refusal> {
+        let body = self.prepared(body)?;
         let done = self.change(key, now_ms, |current| {
             condition.check(current)?;
             Ok((Change::Put(body, lifetime), ()))
         })?;
         // Invariant: a `Put` that was not refused has a version.
         Ok(done.0.unwrap_or_default())
+    }
+
+    /// The value in the form it will be kept in: so a large one is copied before its key is locked.
+    ///
+    /// # Errors
+    /// It is too long, or there is no space.
+    pub fn prepared<'b>(&self, body: Body<'b>) -> Result<Body<'b>, Refusal> {
+        if body.len() > self.limits.value_max {
+            return Err(Refusal::ValueTooLong { limit: self.limits.value_max });
+        }
+        match &body {
+            Body::Lent(bytes) if bytes.len() >= BLOB_BYTES_MIN => self.large(bytes),
+            Body::Owned(bytes) if bytes.len() >= BLOB_BYTES_MIN => self.large(bytes),
+            _ => Ok(body),
+        }
+    }
+
+    fn large(&self, bytes: &[u8]) -> Result<Body<'static>, Refusal> {
+        Ok(Body::Shared(Arc::new(Blob::new(bytes, self.store.usage())?)))
     }
 
     /// Deletes a key; returns the version of the delete, or `None` if there was no value.
@@ -322,10 +357,7 @@ impl Replica {
                 if found.is_some() { Some(self.remove(&mut cell, now_ms)?) } else { None }
             }
             (Change::Touch(lifetime), Some(view)) => {
-                let body = match view.value {
-                    Some(Value::Blob(blob)) => Body::Shared(blob.share()),
-                    value => Body::Owned(value.map_or_else(Vec::new, |value| value.to_vec())),
-                };
+                let body = view.value.map_or(Body::Lent(b""), Body::from);
                 Some(self.write(&mut cell, &body, lifetime, now_ms)?)
             }
             (Change::Put(body, lifetime), _) => Some(self.write(&mut cell, &body, lifetime, now_ms)?),
@@ -365,7 +397,7 @@ impl Replica {
             }
         };
         let immutable = keyspace.writes == Writes::Immutable;
-        body.with(|value| {
+        body.with(self.store.usage(), |value| {
             let mut floor = Version::ZERO;
             if immutable {
                 match cell.view() {

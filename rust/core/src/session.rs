@@ -144,6 +144,7 @@ impl Session {
         }
         let (kept, flow) = self.process(input, world);
         self.inbox.extend_from_slice(&input[kept]);
+        self.lift(world);
         flow
     }
 
@@ -172,10 +173,20 @@ impl Session {
         self.inbox = inbox;
         self.inbox.truncate(kept.end);
         self.inbox.drain(..kept.start);
+        self.lift(world);
         if self.inbox.is_empty() {
             self.inbox.shrink_to(INBOX_KEPT);
         }
         flow
+    }
+
+    /// Keeps large arguments of half a request where large values are kept.
+    fn lift(&mut self, world: &World<'_>) {
+        if let Wire::Resp(scan) = &mut self.wire
+            && scan.is_partial()
+        {
+            scan.lift(&mut self.inbox, world.replica.store().usage());
+        }
     }
 
     /// Takes the answer to an `Ask`.
@@ -237,6 +248,11 @@ impl Session {
     fn over(&mut self, flow: Flow) -> Flow {
         self.stage = Stage::Over;
         self.inbox = Vec::new();
+        match &mut self.wire {
+            Wire::Unknown => {}
+            Wire::Resp(scan) => *scan = Scan::default(),
+            Wire::Pipe(pipe) => pipe.reader = Reader::default(),
+        }
         flow
     }
 

@@ -19,7 +19,7 @@ use crate::keyspace::{Keyspace, Keyspaces};
 use crate::merkle::{Digest, DigestKey, FANOUT, MerkleTree};
 use crate::slot::{SLOTS, key_slot};
 use crate::table::{TAG_BITS, Table, fetch};
-use crate::usage::{NoSpace, Usage};
+use crate::usage::{Growth, NoSpace, Usage};
 use crate::version::{Clock, NodeId, Version};
 
 /// What a store is made with.
@@ -60,15 +60,22 @@ pub struct Store {
     expired: AtomicU64,
 }
 
-/// 128 slots under one lock. The tables are by themselves: a read touches nothing else.
+/// 128 slots under one lock.
 #[derive(Debug)]
 struct Branch {
-    tables: [Table; FANOUT],
-    digests: [Digest; FANOUT],
-    /// By slot: what is at or below this version and has no entry was deleted on every replica.
-    watermarks: [Version; FANOUT],
+    slots: [Slot; FANOUT],
     digest: Digest,
     expiring: usize,
+}
+
+/// The keys of one slot, and what is known of all of them. One cache line: a write waits for no second one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Slot {
+    table: Table,
+    /// What is at or below this version and has no entry was deleted on every replica.
+    watermark: Version,
+    digest: Digest,
 }
 
 /// What a merge did.
@@ -85,15 +92,8 @@ pub enum Merged {
 impl Store {
     /// An empty store.
     pub fn new(config: StoreConfig) -> Self {
-        let branch = || {
-            Mutex::new(Branch {
-                tables: std::array::from_fn(|_| Table::default()),
-                digests: [0; FANOUT],
-                watermarks: [Version::ZERO; FANOUT],
-                digest: 0,
-                expiring: 0,
-            })
-        };
+        let branch =
+            || Mutex::new(Branch { slots: std::array::from_fn(|_| Slot::default()), digest: 0, expiring: 0 });
         Store {
             branches: (0..FANOUT).map(|_| branch()).collect(),
             node: config.node,
@@ -162,7 +162,7 @@ impl Store {
     pub fn read<R>(&self, key: &[u8], read: impl FnOnce(Option<View<'_>>) -> R) -> R {
         let place = self.place(key);
         let branch = self.branches[place.branch].lock();
-        let table = &branch.tables[place.slot];
+        let table = &branch.slots[place.slot].table;
         read(table.find(place.tag, key).map(|index| table.at(index).view(self.node)))
     }
 
@@ -181,13 +181,13 @@ impl Store {
         for place in places {
             fetch(&raw const self.branches[place.branch]);
             // SAFETY: only the address of a field, which is not read.
-            fetch(unsafe { &raw const (*self.branches[place.branch].data_ptr()).tables[place.slot] });
+            fetch(unsafe { &raw const (*self.branches[place.branch].data_ptr()).slots[place.slot] });
         }
         for place in places {
-            self.branches[place.branch].lock().tables[place.slot].prefetch_bucket(place.tag);
+            self.branches[place.branch].lock().slots[place.slot].table.prefetch_bucket(place.tag);
         }
         for place in places {
-            self.branches[place.branch].lock().tables[place.slot].prefetch_entry(place.tag);
+            self.branches[place.branch].lock().slots[place.slot].table.prefetch_entry(place.tag);
         }
     }
 
@@ -195,16 +195,16 @@ impl Store {
     pub fn footprint(&self, key: &[u8]) -> Option<usize> {
         let place = self.place(key);
         let branch = self.branches[place.branch].lock();
-        let table = &branch.tables[place.slot];
-        let share = |_| table.footprint() / table.len();
-        table.find(place.tag, key).map(|index| table.at(index).footprint() + share(index))
+        let table = &branch.slots[place.slot].table;
+        let entry = table.at(table.find(place.tag, key)?).footprint();
+        Some((entry.own + entry.blob) as usize + table.footprint() / table.len())
     }
 
     /// Locks `key`, to read it and merge what follows from that as one step.
     pub fn cell<'s>(&'s self, key: &'s [u8]) -> Cell<'s> {
         let place = self.place(key);
         let branch = self.branches[place.branch].lock();
-        let index = branch.tables[place.slot].find(place.tag, key);
+        let index = branch.slots[place.slot].table.find(place.tag, key);
         Cell { store: self, key, place, branch, index }
     }
 
@@ -243,8 +243,8 @@ impl Store {
     pub fn merkle(&self) -> MerkleTree {
         let mut tree = MerkleTree::new();
         for (index, branch) in self.branches.iter().enumerate() {
-            for (slot, digest) in branch.lock().digests.iter().enumerate() {
-                tree.add(index * FANOUT + slot, *digest);
+            for (slot, of) in branch.lock().slots.iter().enumerate() {
+                tree.add(index * FANOUT + slot, of.digest);
             }
         }
         tree
@@ -274,7 +274,7 @@ impl Store {
             }
             for slot in slot..end {
                 let mut last = None;
-                for (found, entry) in branch.tables[slot % FANOUT].iter_from(tag) {
+                for (found, entry) in branch.slots[slot % FANOUT].table.iter_from(tag) {
                     // Entries with one tag stay together: the cursor cannot tell them apart.
                     if visited >= limit && last != Some(found) {
                         return (slot as u64) << TAG_BITS | u64::from(found);
@@ -335,7 +335,7 @@ impl Cell<'_> {
 
     /// The version up to which deletes in this slot are known to everyone.
     pub fn watermark(&self) -> Version {
-        self.branch.watermarks[self.place.slot]
+        self.slot().watermark
     }
 
     /// See `Store::merge`.
@@ -350,7 +350,7 @@ impl Cell<'_> {
                 return Ok(Merged::Stale);
             }
             if incoming.value.is_none() && !self.store.keeps_tombstones.load(Relaxed) {
-                self.branch.watermarks[self.place.slot] = incoming.version;
+                self.slot_mut().watermark = incoming.version;
                 return Ok(Merged::Applied);
             }
             self.insert(keyspace, incoming)?;
@@ -378,38 +378,38 @@ impl Cell<'_> {
             return false;
         }
         let digest = store.digest_key.of(self.key, &view);
-        let table = &mut self.branch.tables[self.place.slot];
+        let table = &mut self.slot_mut().table;
         let before = table.footprint();
         let entry = table.remove(index);
         let tables = table.footprint() as i64 - before as i64;
         let expires = entry.borrow().expires();
-        let bytes = entry.borrow().footprint() as i64;
+        let shrinks = Growth::default() - entry.borrow().footprint();
         self.index = None;
         self.count_expiring(expires, false);
         self.toggle(digest);
-        let watermark = &mut self.branch.watermarks[self.place.slot];
+        let watermark = &mut self.slot_mut().watermark;
         *watermark = version.max(*watermark);
-        store.usage.change(store.keyspaces.index_of(self.key), -1, -bytes);
+        store.usage.change(store.keyspaces.index_of(self.key), -1, shrinks);
         store.usage.change_shared(tables);
         true
     }
 
     fn insert(&mut self, keyspace: usize, view: &View<'_>) -> Result<(), NoSpace> {
-        let store = self.store;
-        let entry = Entry::new(self.key, view, store.node);
-        let bytes = entry.borrow().footprint();
+        let (store, key, tag) = (self.store, self.key, self.place.tag);
+        let entry = Entry::new(key, view, store.node);
+        let grows = entry.borrow().footprint();
         if view.value.is_some() {
-            store.usage.check(keyspace, bytes as u64)?;
+            store.usage.check(keyspace, grows)?;
         }
-        let table = &mut self.branch.tables[self.place.slot];
+        let table = &mut self.slot_mut().table;
         let before = table.footprint();
-        table.insert(self.place.tag, entry);
+        table.insert(tag, entry);
         let tables = table.footprint() as i64 - before as i64;
-        self.index = table.find(self.place.tag, self.key);
-        store.usage.change(keyspace, 1, bytes as i64);
+        self.index = table.find(tag, key);
+        store.usage.change(keyspace, 1, grows);
         store.usage.change_shared(tables);
         self.count_expiring(false, view.expires_ms != 0);
-        self.toggle(store.digest_key.of(self.key, view));
+        self.toggle(store.digest_key.of(key, view));
         Ok(())
     }
 
@@ -418,14 +418,14 @@ impl Cell<'_> {
         let old = self.entry(index);
         let digest =
             store.digest_key.of(self.key, &old.view(store.node)) ^ store.digest_key.of(self.key, view);
-        let (expired, before) = (old.expires(), old.footprint() as i64);
-        let grows = old.footprint_of(view, store.node) as i64 - before;
-        if view.value.is_some() && grows > 0 {
-            store.usage.check(keyspace, grows as u64)?;
+        let expired = old.expires();
+        let grows = old.footprint_of(view, store.node) - old.footprint();
+        if view.value.is_some() {
+            store.usage.check(keyspace, grows)?;
         }
-        self.branch.tables[self.place.slot].rewrite(index, view, store.node);
+        self.slot_mut().table.rewrite(index, view, store.node);
         self.count_expiring(expired, view.expires_ms != 0);
-        if grows != 0 {
+        if grows != Growth::default() {
             store.usage.change(keyspace, 0, grows);
         }
         self.toggle(digest);
@@ -441,11 +441,19 @@ impl Cell<'_> {
     }
 
     fn toggle(&mut self, digest: Digest) {
-        self.branch.digests[self.place.slot] ^= digest;
+        self.slot_mut().digest ^= digest;
         self.branch.digest ^= digest;
     }
 
     fn entry(&self, index: usize) -> EntryRef<'_> {
-        self.branch.tables[self.place.slot].at(index)
+        self.slot().table.at(index)
+    }
+
+    fn slot(&self) -> &Slot {
+        &self.branch.slots[self.place.slot]
+    }
+
+    fn slot_mut(&mut self) -> &mut Slot {
+        &mut self.branch.slots[self.place.slot]
     }
 }

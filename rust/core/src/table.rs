@@ -10,7 +10,8 @@
 //!
 //! Source: Amble and Knuth, "Ordered hash tables" (1974).
 
-use crate::entry::{ENTRY_ALIGN, Entry, EntryRef, View, footprint};
+use crate::entry::{ENTRY_ALIGN, Entry, EntryRef, View};
+use crate::usage::footprint;
 use crate::version::NodeId;
 
 /// Bits of a key's hash kept beside its address.

@@ -1,6 +1,7 @@
 //! What the store holds and may hold: keys and bytes, in all and by keyspace. Bytes are what the allocator
 //! gives, tables included, so `max_memory` means resident memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::keyspace::Keyspaces;
@@ -70,6 +71,13 @@ pub struct Usage {
     keyspaces: Vec<Account>,
 }
 
+impl Default for Usage {
+    /// Accounts without limits, for what belongs to no store.
+    fn default() -> Self {
+        Usage::new(0, &Keyspaces::default())
+    }
+}
+
 impl Usage {
     pub(crate) fn new(memory_max: u64, keyspaces: &Keyspaces) -> Self {
         let account = |limit| Account { limit, ..Account::default() };
@@ -90,18 +98,28 @@ impl Usage {
         &self.keyspaces
     }
 
-    pub(crate) fn check(&self, keyspace: usize, wanted: u64) -> Result<(), NoSpace> {
-        self.total.check(wanted)?;
-        self.keyspaces[keyspace].check(wanted)
+    /// Whether there is room for entries to grow by so much.
+    ///
+    /// # Errors
+    /// `NoSpace` when there is not.
+    pub(crate) fn check(&self, keyspace: usize, grows: Growth) -> Result<(), NoSpace> {
+        if grows.own > 0 {
+            self.total.check(grows.own as u64)?;
+        }
+        match grows.own + grows.blob {
+            wanted @ 1.. => self.keyspaces[keyspace].check(wanted as u64),
+            _ => Ok(()),
+        }
     }
 
-    pub(crate) fn change(&self, keyspace: usize, keys: i64, bytes: i64) {
+    /// Accounts for keys, and for entries that have grown by so much.
+    pub(crate) fn change(&self, keyspace: usize, keys: i64, grown: Growth) {
         self.total.change(keys, 0);
-        self.change_shared(bytes);
-        self.keyspaces[keyspace].change(keys, bytes);
+        self.change_shared(grown.own);
+        self.keyspaces[keyspace].change(keys, grown.own + grown.blob);
     }
 
-    /// Accounts for memory that belongs to no keyspace: tables, values on their way in.
+    /// Accounts for memory that belongs to no keyspace: tables, chunks of values.
     pub(crate) fn change_shared(&self, bytes: i64) {
         self.total.change(0, bytes);
         if bytes > 0 {
@@ -114,35 +132,55 @@ impl Usage {
         self.peak.swap(self.total.bytes(), Relaxed)
     }
 
-    /// Sets `bytes` aside for a value on its way in, until the reservation is dropped.
+    /// Whether a value of `bytes` would have room now: a client that announces a larger one is told at once.
     ///
     /// # Errors
-    /// `NoSpace` when the node has no room for it.
-    pub fn reserve(self: &std::sync::Arc<Self>, bytes: u64) -> Result<Reservation, NoSpace> {
+    /// `NoSpace` when it would not.
+    pub fn check_room(&self, bytes: u64) -> Result<(), NoSpace> {
+        self.total.check(bytes)
+    }
+
+    /// Sets `bytes` aside until the reservation is dropped.
+    ///
+    /// # Errors
+    /// `NoSpace` when the node has no room for them.
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation, NoSpace> {
         self.total.check(bytes)?;
         self.change_shared(bytes as i64);
-        Ok(Reservation { usage: std::sync::Arc::clone(self), bytes })
+        Ok(Reservation { usage: Arc::clone(self), bytes })
     }
 }
 
-/// Memory set aside for a value that is still arriving, so that many large ones together stay within
-/// `max_memory`.
+/// By how many bytes entries grow, or shrink.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Growth {
+    /// Of the entries themselves.
+    pub own: i64,
+    /// Of the large values they refer to, whose chunks are in the node's account already.
+    pub blob: i64,
+}
+
+impl std::ops::Sub for Growth {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Growth { own: self.own - other.own, blob: self.blob - other.blob }
+    }
+}
+
+/// Memory set aside: it is in the node's account until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    usage: std::sync::Arc<Usage>,
+    usage: Arc<Usage>,
     bytes: u64,
 }
 
 impl Reservation {
-    /// Sets aside `bytes` more.
-    ///
-    /// # Errors
-    /// `NoSpace` when the node has no room for them; what was reserved stays.
-    pub fn extend(&mut self, bytes: u64) -> Result<(), NoSpace> {
-        self.usage.total.check(bytes)?;
-        self.usage.change_shared(bytes as i64);
-        self.bytes += bytes;
-        Ok(())
+    /// Gives back what is beyond `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.usage.change_shared(-(surplus as i64));
+        self.bytes -= surplus;
     }
 }
 
@@ -150,4 +188,10 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         self.usage.change_shared(-(self.bytes as i64));
     }
+}
+
+/// What the allocator takes for `size` bytes: sixteenths to 128 bytes, then four sizes a doubling.
+pub fn footprint(size: usize) -> usize {
+    let step = if size <= 128 { 16 } else { size.next_power_of_two() / 8 };
+    size.next_multiple_of(step)
 }

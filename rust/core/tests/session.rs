@@ -18,6 +18,10 @@ use turbopump_core::waits::Waits;
 const NOW_MS: u64 = 1_700_000_000_000;
 
 fn replica() -> Replica {
+    replica_of(0)
+}
+
+fn replica_of(memory_max: u64) -> Replica {
     let keyspaces =
         vec![Keyspace { prefix: b"once/".to_vec(), writes: Writes::Immutable, ..Keyspace::default() }];
     let store = Store::new(StoreConfig {
@@ -25,7 +29,7 @@ fn replica() -> Replica {
         hash_seed: 1,
         digest_secret: [0; 16],
         keyspaces: Keyspaces::new(keyspaces),
-        memory_max: 0,
+        memory_max,
     });
     let limits = Limits { line_max: 1000, value_max: 200_000, key_max: 100, ..Limits::default() };
     let waits = Waits::new(10, Box::new(|_| {}));
@@ -356,4 +360,89 @@ fn a_password_is_asked_for() {
     let auth = format!("*2\r\n$4\r\nAUTH\r\n$5\r\nwrong\r\n*2\r\n$4\r\nAUTH\r\n$6\r\nsecret\r\n{get}");
     let text = with_password(auth.as_bytes());
     assert!(text.starts_with("-WRONGPASS") && text.ends_with("+OK\r\n$1\r\nv\r\n"), "{text}");
+}
+
+fn used(replica: &Replica) -> u64 {
+    replica.store().usage().total().bytes()
+}
+
+/// The head of an MSET of `pairs` keys with values of `size` bytes, and each pair.
+fn mset(pairs: usize, size: usize) -> impl Iterator<Item = Vec<u8>> {
+    let head = format!("*{}\r\n$4\r\nMSET\r\n", 2 * pairs + 1).into_bytes();
+    let value = "v".repeat(size);
+    let pair = move |i| format!("$4\r\nk{i:03}\r\n${size}\r\n{value}\r\n").into_bytes();
+    std::iter::once(head).chain((0..pairs).map(pair))
+}
+
+#[test]
+fn the_large_arguments_of_half_a_request_are_accounted_for() {
+    for size in [40_000, 150_000] {
+        for piece in [1000, 65_536, usize::MAX] {
+            let replica = replica_of(2_000_000);
+            let mut peer = Peer::new();
+            let wire: Vec<u8> = mset(100, size).flatten().collect();
+            for bytes in wire.chunks(piece.min(wire.len() - 1)) {
+                peer.send(&replica, bytes, false);
+                assert!(used(&replica) <= 2_000_000);
+            }
+            assert!(peer.text().starts_with("-OOM "), "{}", peer.text());
+            assert_eq!(peer.send(&replica, b"*1\r\n$4\r\nPING\r\n", false), Flow::Read);
+            assert!(peer.text().ends_with("+PONG\r\n"));
+        }
+    }
+}
+
+#[test]
+fn the_large_arguments_of_half_a_request_become_its_values() {
+    for piece in [1000, 65_536] {
+        let replica = replica();
+        let mut peer = Peer::new();
+        let wire: Vec<u8> = mset(30, 40_000).flatten().collect();
+        let half = wire.len() / 2;
+        wire[..half].chunks(piece).for_each(|bytes| {
+            peer.send(&replica, bytes, false);
+        });
+        assert!(used(&replica) > 500_000, "what has come is in the account");
+        wire[half..].chunks(piece).for_each(|bytes| {
+            peer.send(&replica, bytes, false);
+        });
+        assert_eq!(peer.text(), "+OK\r\n");
+        peer.send(&replica, b"STRLEN k000\r\nSTRLEN k029\r\nDEL k001\r\n", false);
+        assert_eq!(peer.text(), "+OK\r\n:40000\r\n:40000\r\n:1\r\n");
+        assert!((29 * 40_000..40 * 40_000).contains(&used(&replica)), "{}", used(&replica));
+    }
+}
+
+#[test]
+fn a_replaced_value_counts_as_long_as_it_is_read() {
+    let replica = replica_of(400_000);
+    let set = |fill: &str| format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$150000\r\n{}\r\n", fill.repeat(150_000));
+    let mut peer = Peer::new();
+    peer.send(&replica, set("1").as_bytes(), false);
+    // A reader that takes nothing of its reply.
+    let (mut reader, mut unread) = (Session::new(Client::new(2, None)), Output::default());
+    let mut world = World { replica: &replica, now_ms: NOW_MS, random: 7, out: &mut unread };
+    reader.handle_input(b"GET a\r\n", false, &mut world);
+    peer.send(&replica, set("2").as_bytes(), false);
+    assert!(used(&replica) > 300_000);
+    peer.send(&replica, set("3").as_bytes(), false);
+    assert!(peer.text().starts_with("+OK\r\n+OK\r\n-OOM "), "{}", peer.text());
+    unread.clear();
+    assert!(used(&replica) < 200_000);
+    peer.send(&replica, set("4").as_bytes(), false);
+    assert!(peer.text().ends_with("+OK\r\n"), "{}", peer.text());
+}
+
+#[test]
+fn a_length_that_is_only_announced_takes_no_room() {
+    let replica = replica_of(400_000);
+    let (mut idle, mut peer) = (Peer::new(), Peer::new());
+    idle.send(&replica, b"write|name=a length=200000|", false);
+    let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$190000\r\n{}\r\n", "v".repeat(190_000));
+    peer.send(&replica, set.as_bytes(), false);
+    assert_eq!(peer.text(), "+OK\r\n");
+    // There was room when it was announced, and there is none any more: told when all of it has come.
+    peer.send(&replica, set.replace("\nb\r", "\nc\r").as_bytes(), false);
+    idle.send(&replica, &[b'v'; 200_000], false);
+    assert!(idle.text().starts_with("error|code=no_space|"), "{}", idle.text());
 }

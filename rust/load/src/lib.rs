@@ -3,11 +3,11 @@
 //! in CPU. Not a client library, and nothing for other machines: it refuses an address that is neither a
 //! unix socket nor loopback.
 //!
-//! Reading order: `options` (what is asked for), `run` (the stages of a run), then the ways to keep a server
-//! busy: `closed` (the next request when the last is answered), `open` (at a rate, whatever the answers do)
-//! and `oneshot` (a connection for each request). They drive `connection`s; `traffic` chooses and writes
-//! requests, `protocol` knows the wires, `measure` counts and times, `cpu` looks up who computed, `report`
-//! sums up.
+//! Reading order: `options` (what is asked for), `run` (the stages of a run), then the ways to keep a
+//! server busy: `closed` (the next request when the last is answered), `open` (at a rate, whatever the
+//! answers do) and `oneshot` (a connection for each request). They drive `connection`s; `traffic` chooses
+//! requests and `template` writes them, `protocol` knows the wires, `measure` counts and times, `cpu` looks
+//! up who computed, `report` sums up.
 //!
 //! ```no_run
 //! use turbopump_load::{Options, run};
@@ -33,10 +33,12 @@ mod report;
 mod run;
 #[cfg(test)]
 mod server;
+mod template;
 mod traffic;
 
 pub use error::LoadError;
+pub use measure::Stage;
 pub use options::{Options, RUN_SECONDS_MAX};
 pub use protocol::Protocol;
 pub use report::{Latency, Point, Report};
-pub use run::{Progress, Stage, run};
+pub use run::{Progress, run};

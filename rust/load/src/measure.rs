@@ -1,6 +1,8 @@
 //! Counting and timing: what came back, how long it took, and when warming up is over.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -8,7 +10,6 @@ use hdrhistogram::Histogram;
 use crate::cpu::{Meter, Spent};
 use crate::error::LoadError;
 use crate::options::RUN_SECONDS_MAX;
-use crate::run::{Control, Stage};
 
 /// How often somebody who watches is told.
 const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
@@ -16,6 +17,40 @@ const PROGRESS_INTERVAL_NS: u64 = 100_000_000;
 const STALL_NS: u64 = 30_000_000_000;
 /// Three digits of a latency are told apart: 0.1%.
 const DIGITS: u8 = 3;
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// Writing every key once.
+    Prefill,
+    /// Loading, without measuring.
+    Warmup,
+    /// Measuring.
+    Measure,
+}
+
+/// The thread's link to who called.
+#[derive(Debug)]
+pub struct Control<'a> {
+    /// The server's, for people.
+    pub address: String,
+    /// Set when the run is to end.
+    pub stopped: &'a AtomicBool,
+    /// What it is told.
+    pub progress: SyncSender<(Stage, f64, u64)>,
+}
+
+impl Control<'_> {
+    /// Tells how far a stage is, unless nobody listens at the moment.
+    pub fn tell(&self, stage: Stage, share: f64, requests: u64) -> Result<(), LoadError> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(LoadError::Stopped);
+        }
+        // A full queue: the last word is not read yet.
+        let _ = self.progress.try_send((stage, share, requests));
+        Ok(())
+    }
+}
 
 /// Nanoseconds since a run began.
 #[derive(Clone, Copy, Debug)]

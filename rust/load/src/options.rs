@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::error::LoadError;
 use crate::protocol::Protocol;
-use crate::traffic;
+use crate::template;
 
 /// Longest run, and longest prefill: a load that nobody watches must end.
 pub const RUN_SECONDS_MAX: f64 = 600.0;
@@ -82,9 +82,9 @@ impl Options {
         let address = Address::parse(&self.address)?;
         within("connections", self.connections, 1, CONNECTIONS_MAX)?;
         within("depth", self.depth, 1, DEPTH_MAX)?;
-        within("key_size", self.key_size, traffic::KEY_SIZE_MIN, self.protocol.key_size_max())?;
+        within("key_size", self.key_size, template::KEY_SIZE_MIN, self.protocol.key_size_max())?;
         within("value_size", self.value_size, 0, 1 << 30)?;
-        within("keys", self.keys, 1, traffic::keys_max(self.key_size))?;
+        within("keys", self.keys, 1, template::keys_max(self.key_size))?;
         within("reads", self.reads, 0, 100)?;
         within("seconds", self.seconds, 0.01, RUN_SECONDS_MAX)?;
         within("warmup_seconds", self.warmup_seconds, 0.0, RUN_SECONDS_MAX)?;

@@ -2,14 +2,14 @@
 //! place among the CPUs are the load's alone; who called is told how it goes, and may stop it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use crate::address::Address;
 use crate::connection::{Connection, Load};
 use crate::cpu::{self, Meter};
 use crate::error::LoadError;
-use crate::measure::Window;
+use crate::measure::{Control, Stage, Window};
 use crate::oneshot::{self, Caller};
 use crate::options::Options;
 use crate::report::Report;
@@ -19,17 +19,6 @@ use crate::{closed, open};
 /// Writes in flight while keys are written, and bytes of them: enough to keep a server busy.
 const FILL_DEPTH: usize = 64;
 const FILL_SIZE: usize = 1 << 20;
-
-/// What a run is doing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stage {
-    /// Writing every key once.
-    Prefill,
-    /// Loading, without measuring.
-    Warmup,
-    /// Measuring.
-    Measure,
-}
 
 /// How far a run is. Comes about ten times a second.
 #[derive(Debug)]
@@ -47,27 +36,6 @@ impl Progress<'_> {
     /// Ends the run soon, with [`LoadError::Stopped`].
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The thread's link to who called.
-#[derive(Debug)]
-pub struct Control<'a> {
-    /// The server's, for people.
-    pub address: String,
-    stopped: &'a AtomicBool,
-    progress: SyncSender<(Stage, f64, u64)>,
-}
-
-impl Control<'_> {
-    /// Tells how far a stage is, unless nobody listens at the moment.
-    pub fn tell(&self, stage: Stage, share: f64, requests: u64) -> Result<(), LoadError> {
-        if self.stopped.load(Ordering::Relaxed) {
-            return Err(LoadError::Stopped);
-        }
-        // A full queue: the last word is not read yet.
-        let _ = self.progress.try_send((stage, share, requests));
-        Ok(())
     }
 }
 

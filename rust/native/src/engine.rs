@@ -123,24 +123,25 @@ impl Engine {
 
     fn get<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let value = self.with(py, key, |engine| {
-            Ok(engine
-                .replica()
-                .get(key, unix_ms(), |view| view.and_then(|view| view.value).map(|value| value.to_vec())))
+            Ok(engine.replica().get(key, unix_ms(), |view| view.and_then(|view| view.value).map(Body::from)))
         })?;
-        Ok(value.map(|value| PyBytes::new(py, &value)))
+        value.map(|value| values::bytes(py, &value)).transpose()
     }
 
     fn read(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<Entry>> {
         let found = self.with(py, key, |engine| {
             Ok(engine.replica().get(key, unix_ms(), |view| {
-                view.and_then(|view| Some((view.value?.to_vec(), view.version, view.expires_ms)))
+                view.and_then(|view| Some((Body::from(view.value?), view.version, view.expires_ms)))
             }))
         })?;
-        Ok(found.map(|(value, version, expires_ms)| Entry {
-            value: PyBytes::new(py, &value).unbind(),
-            version: version.to_string(),
-            expires_ms: (expires_ms != 0).then_some(expires_ms),
-        }))
+        let entry = |(value, version, expires_ms): (Body<'static>, Version, u64)| {
+            Ok(Entry {
+                value: values::bytes(py, &value)?.unbind(),
+                version: version.to_string(),
+                expires_ms: (expires_ms != 0).then_some(expires_ms),
+            })
+        };
+        found.map(entry).transpose()
     }
 
     #[pyo3(signature = (key, value, ttl_ms = None, condition = None, if_version = None))]

@@ -8,6 +8,7 @@ mod events;
 mod load;
 mod merkle;
 mod options;
+mod ring;
 mod values;
 
 #[cfg(feature = "mimalloc")]
@@ -53,6 +54,8 @@ mod _native {
     use super::events::{Asked, Drained, Failed, Logged};
     #[pymodule_export]
     use super::merkle::MerkleTree;
+    #[pymodule_export]
+    use super::ring::Ring;
     use super::values::Key;
     #[pymodule_export]
     use super::values::Refusal;

@@ -1,9 +1,11 @@
 //! Values that cross the border between the languages.
 
 use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString};
 use turbopump_core::error;
+use turbopump_core::replica::Body;
 use turbopump_core::reply::Reply;
 
 /// Bytes, or text that stands for its UTF-8.
@@ -17,6 +19,27 @@ impl<'py> FromPyObject<'_, 'py> for Key {
             return Ok(Key(text.to_str()?.as_bytes().to_vec()));
         }
         Ok(Key(object.cast::<PyBytes>()?.as_bytes().to_vec()))
+    }
+}
+
+/// A value for Python. A large one is copied while Python goes on.
+pub fn bytes<'py>(py: Python<'py>, value: &Body<'static>) -> PyResult<Bound<'py, PyBytes>> {
+    let Body::Shared(blob) = value else { return Ok(PyBytes::new(py, value.piece())) };
+    // SAFETY: `PyBytes_FromStringAndSize` returns a new object, or null with an error set. Nobody else has
+    // seen it, so its bytes, which no pointer of Python's reaches yet, may be written: `len` of them, once.
+    unsafe {
+        let len = blob.len();
+        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), len as ffi::Py_ssize_t);
+        let object = Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>();
+        let room = ffi::PyBytes_AsString(object.as_ptr()) as usize;
+        py.detach(|| {
+            let mut at = room as *mut u8;
+            for chunk in blob.chunks() {
+                std::ptr::copy_nonoverlapping(chunk.as_ptr(), at, chunk.len());
+                at = at.add(chunk.len());
+            }
+        });
+        Ok(object)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::blob::{BLOB_BYTES_MIN, BlobDraft};
 use crate::config::Limits;
 use crate::error::Refusal;
 use crate::replica::Body;
-use crate::usage::{Reservation, Usage};
+use crate::usage::Usage;
 use request::{Framing, Request};
 
 /// What reading came to.
@@ -44,7 +44,7 @@ pub struct Reader {
     /// What of the buffer is known to hold no newline.
     searched: usize,
     /// A value that is too large to wait in the buffer.
-    draft: Option<(BlobDraft, Reservation)>,
+    draft: Option<BlobDraft>,
     /// Bytes of a value with a length that are still to come.
     missing: usize,
 }
@@ -109,8 +109,8 @@ impl Reader {
             request.refusal = Some(Refusal::ValueTooLong { limit: limits.value_max });
         }
         if request.refusal.is_none() && self.missing >= BLOB_BYTES_MIN {
-            match usage.reserve(length.unwrap_or(0) as u64) {
-                Ok(reservation) => self.draft = Some((BlobDraft::new(length), reservation)),
+            match usage.check_room(length.unwrap_or(0) as u64) {
+                Ok(()) => self.draft = Some(BlobDraft::new(length, usage)),
                 Err(no_space) => request.refusal = Some(no_space.into()),
             }
         }
@@ -198,8 +198,10 @@ impl Reader {
             return Read::Partial(at);
         }
         self.missing -= taken;
-        if let Some((draft, _)) = &mut self.draft {
-            draft.extend(&rest[..taken]);
+        if let Some(Err(no_space)) = self.draft.as_mut().map(|draft| draft.extend(&rest[..taken])) {
+            // The rest of it is only skipped, to keep the framing.
+            self.draft = None;
+            self.request.iter_mut().for_each(|request| request.refusal = Some(no_space.into()));
         }
         if self.missing > 0 {
             return Read::Partial(at + taken);
@@ -212,32 +214,29 @@ impl Reader {
             )));
         }
         let body = match self.draft.take() {
-            Some((draft, reservation)) => {
-                drop(reservation);
-                Body::Shared(Arc::new(draft.finish()))
-            }
+            Some(draft) => Body::Shared(Arc::new(draft.finish())),
             None => Body::Owned(rest[..taken].to_vec()),
         };
         self.done(at + taken, body)
     }
 
     fn until_eof(&mut self, rest: &[u8], at: usize, last: bool, limits: &Limits) -> Read {
-        if let Some((draft, reservation)) = &mut self.draft {
-            let refusal = if draft.len() + rest.len() > limits.value_max {
-                Some(Refusal::ValueTooLong { limit: limits.value_max })
+        if let Some(draft) = &mut self.draft {
+            let taken = if draft.len() + rest.len() > limits.value_max {
+                Err(Refusal::ValueTooLong { limit: limits.value_max })
             } else {
-                reservation.extend(rest.len() as u64).err().map(Refusal::from)
+                draft.extend(rest).map_err(Refusal::from)
             };
-            match refusal {
+            if let Err(refusal) = taken {
                 // What follows has no end but the connection's.
-                Some(refusal) => return Read::Broken(refusal),
-                None => draft.extend(rest),
+                self.draft = None;
+                return Read::Broken(refusal);
             }
         }
         if !last {
             return Read::Partial(at + rest.len());
         }
-        let body = self.draft.take().map(|(draft, _)| Body::Shared(Arc::new(draft.finish())));
+        let body = self.draft.take().map(|draft| Body::Shared(Arc::new(draft.finish())));
         self.done(at + rest.len(), body.unwrap_or(Body::Lent(b"")))
     }
 

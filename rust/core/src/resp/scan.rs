@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::blob::{BLOB_BYTES_MIN, Blob, BlobDraft};
 use crate::config::Limits;
 use crate::error::Refusal;
-use crate::usage::{Reservation, Usage};
+use crate::usage::Usage;
 
 /// A bulk string's length and an array's count have at most this many digits.
 const LENGTH_DIGITS_MAX: usize = 18;
@@ -121,6 +121,8 @@ pub struct Scan {
     missing: Option<usize>,
     /// What of the buffer is scanned.
     at: usize,
+    /// How many of the spans were looked at by `lift`.
+    lifted: usize,
     /// Bytes of the request, large arguments aside.
     size: usize,
     intake: Option<Intake>,
@@ -131,7 +133,7 @@ pub struct Scan {
 #[derive(Debug)]
 struct Intake {
     /// `None` when it is only skipped, to keep the framing.
-    draft: Option<(BlobDraft, Reservation)>,
+    draft: Option<BlobDraft>,
     missing: usize,
     /// The line end behind it, as far as it is still to come.
     line_end: &'static [u8],
@@ -162,7 +164,7 @@ impl Scan {
     pub fn reset(&mut self) {
         self.spans.clear();
         self.spans.shrink_to(64);
-        (self.missing, self.at, self.size, self.refusal) = (None, 0, 0, None);
+        (self.missing, self.at, self.lifted, self.size, self.refusal) = (None, 0, 0, 0, None);
     }
 
     /// Feeds what has come to a large argument; returns how many bytes it took. The rest goes to the buffer.
@@ -173,8 +175,9 @@ impl Scan {
         let Some(intake) = &mut self.intake else { return Ok(0) };
         let taken = intake.missing.min(input.len());
         intake.missing -= taken;
-        if let Some((draft, _)) = &mut intake.draft {
-            draft.extend(&input[..taken]);
+        if let Some(Err(no_space)) = intake.draft.as_mut().map(|draft| draft.extend(&input[..taken])) {
+            intake.draft = None;
+            self.refusal = Some(no_space.into());
         }
         let end = &input[taken..];
         let count = if intake.missing == 0 { intake.line_end.len().min(end.len()) } else { 0 };
@@ -184,8 +187,7 @@ impl Scan {
         intake.line_end = &intake.line_end[count..];
         if intake.missing == 0 && intake.line_end.is_empty() {
             let draft = self.intake.take().and_then(|intake| intake.draft);
-            self.spans
-                .push(draft.map_or(Span::Bytes(0, 0), |(draft, _)| Span::Blob(Arc::new(draft.finish()))));
+            self.spans.push(draft.map_or(Span::Bytes(0, 0), |draft| Span::Blob(Arc::new(draft.finish()))));
         }
         Ok(taken + count)
     }
@@ -244,16 +246,35 @@ impl Scan {
     }
 
     fn begin_intake(&mut self, len: usize, usage: &Arc<Usage>) {
-        let reserved = if self.refusal.is_some() { None } else { Some(usage.reserve(len as u64)) };
-        let draft = match reserved {
-            Some(Ok(reservation)) => Some((BlobDraft::new(Some(len)), reservation)),
-            Some(Err(no_space)) => {
-                self.refusal = Some(no_space.into());
-                None
-            }
-            None => None,
-        };
+        if self.refusal.is_none() {
+            self.refusal = usage.check_room(len as u64).err().map(Refusal::from);
+        }
+        let draft = self.refusal.is_none().then(|| BlobDraft::new(Some(len), usage));
         self.intake = Some(Intake { draft, missing: len, line_end: b"\r\n" });
+    }
+
+    /// Takes large arguments that came whole out of the buffer, which is kept until the request is whole: so
+    /// it holds small ones only, and large ones are in the store's account.
+    pub fn lift(&mut self, buffer: &mut Vec<u8>, usage: &Arc<Usage>) {
+        let mut removed = 0;
+        for index in std::mem::replace(&mut self.lifted, self.spans.len())..self.spans.len() {
+            let Span::Bytes(start, end) = self.spans[index] else { continue };
+            let (start, end) = (start - removed, end - removed);
+            self.spans[index] = Span::Bytes(start, end);
+            if end - start >= BLOB_BYTES_MIN {
+                // A request that is refused already is not run: nothing of it need be kept.
+                self.spans[index] = Span::Bytes(0, 0);
+                if self.refusal.is_none() {
+                    match Blob::new(&buffer[start..end], usage) {
+                        Ok(blob) => self.spans[index] = Span::Blob(Arc::new(blob)),
+                        Err(no_space) => self.refusal = Some(no_space.into()),
+                    }
+                }
+                buffer.drain(start..end);
+                removed += end - start;
+            }
+        }
+        self.at -= removed;
     }
 
     fn inline(&mut self, buffer: &[u8], limits: &Limits) -> Result<Scanned, NotResp> {

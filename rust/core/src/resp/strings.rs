@@ -11,12 +11,13 @@ use crate::error::Refusal;
 use crate::replica::{Body, Change, Condition, Lifetime, Replica};
 use crate::session::Job;
 use crate::store::PREFETCH;
+use crate::usage::{NoSpace, Usage};
 
-fn body(arg: Arg<'_>) -> Body<'_> {
-    match arg {
+fn body<'a>(replica: &Replica, arg: Arg<'a>) -> Result<Body<'a>, Refusal> {
+    replica.prepared(match arg {
         Arg::Bytes(bytes) => Body::Lent(bytes),
         Arg::Blob(blob) => Body::Shared(blob.clone()),
-    }
+    })
 }
 
 /// An expiry given as `EX 10` or the like: the words are the same in SET and GETEX.
@@ -73,7 +74,8 @@ fn set_options(args: Args<'_>, now_ms: u64) -> Result<SetOptions, Refusal> {
 }
 
 pub fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let (replica, now_ms, key, body) = (context.replica, context.now_ms, args.bytes(1), body(args.arg(2)));
+    let (replica, now_ms, key) = (context.replica, context.now_ms, args.bytes(1));
+    let body = body(replica, args.arg(2))?;
     if args.len() == 3 {
         replica.put(key, body, Lifetime::Keyspace, Condition::Always, now_ms)?;
         context.reply().ok();
@@ -156,7 +158,8 @@ pub fn getex(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal>
 }
 
 pub fn getset(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let (replica, now_ms, body) = (context.replica, context.now_ms, body(args.arg(2)));
+    let (replica, now_ms) = (context.replica, context.now_ms);
+    let body = body(replica, args.arg(2))?;
     let mut reply = context.reply();
     replica.change(args.bytes(1), now_ms, |current| {
         write_value(&mut reply, current);
@@ -167,7 +170,8 @@ pub fn getset(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
 
 fn set_for(context: &mut Context<'_>, args: Args<'_>, word: &[u8], command: &str) -> Result<Next, Refusal> {
     let lifetime = lifetime(word, args.bytes(2), context.now_ms, command)?.unwrap_or_default();
-    context.replica.put(args.bytes(1), body(args.arg(3)), lifetime, Condition::Always, context.now_ms)?;
+    let body = body(context.replica, args.arg(3))?;
+    context.replica.put(args.bytes(1), body, lifetime, Condition::Always, context.now_ms)?;
     context.reply().ok();
     Ok(Next::Done)
 }
@@ -181,8 +185,9 @@ pub fn psetex(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
 }
 
 pub fn setnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let body = body(context.replica, args.arg(2))?;
     let written = context.replica.change(args.bytes(1), context.now_ms, |current| {
-        let put = || Change::Put(body(args.arg(2)), Lifetime::Keyspace);
+        let put = || Change::Put(body, Lifetime::Keyspace);
         Ok((if current.is_none() { put() } else { Change::Leave }, ()))
     })?;
     context.reply().int(i64::from(written.0.is_some()));
@@ -221,7 +226,7 @@ pub fn mset(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> 
         context.replica.check_key(args.bytes(index))?;
     }
     for index in (1..args.len()).step_by(2) {
-        let value = body(args.arg(index + 1));
+        let value = body(context.replica, args.arg(index + 1))?;
         let put = context.replica.put(
             args.bytes(index),
             value,
@@ -250,26 +255,27 @@ pub fn strlen(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
 }
 
 /// A large value and what follows it; of one that is large already, only the last chunk is copied.
-fn appended(value: Value<'_>, more: &Body<'_>) -> Blob {
+fn appended(value: Value<'_>, more: &Body<'_>, usage: &Arc<Usage>) -> Result<Blob, NoSpace> {
     let mut draft = match value {
         Value::Inline(bytes) => {
-            let mut draft = BlobDraft::new(None);
-            draft.extend(bytes);
+            let mut draft = BlobDraft::new(Some(bytes.len() + more.len()), usage);
+            draft.extend(bytes)?;
             draft
         }
-        Value::Blob(blob) => BlobDraft::after(blob.get()),
+        Value::Blob(blob) => BlobDraft::after(blob.get(), more.len(), usage),
     };
     match more {
-        Body::Shared(blob) => blob.chunks().for_each(|chunk| draft.extend(chunk)),
-        other => draft.extend(other.piece()),
+        Body::Shared(blob) => blob.chunks().try_for_each(|chunk| draft.extend(chunk))?,
+        other => draft.extend(other.piece())?,
     }
-    draft.finish()
+    Ok(draft.finish())
 }
 
 pub fn append(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     let limit = context.replica.limits().value_max;
+    let usage = context.replica.store().usage();
+    let more = body(context.replica, args.arg(2))?;
     let (_, length) = context.replica.change(args.bytes(1), context.now_ms, |current| {
-        let more = body(args.arg(2));
         let Some(value) = current.and_then(|view| view.value) else {
             let length = more.len();
             return Ok((Change::Put(more, Lifetime::Keyspace), length));
@@ -281,7 +287,7 @@ pub fn append(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
         let length = value.len() + more.len();
         let joined = match value {
             Value::Inline(bytes) if length < BLOB_BYTES_MIN => Body::Owned([bytes, more.piece()].concat()),
-            value => Body::Shared(Arc::new(appended(value, &more))),
+            value => Body::Shared(Arc::new(appended(value, &more, usage)?)),
         };
         Ok((Change::Put(joined, Lifetime::Kept), length))
     })?;

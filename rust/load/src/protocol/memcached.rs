@@ -1,7 +1,7 @@
 //! Memcached's meta commands: `mg` with the value, and `ms`.
 
 use super::{Head, line_end, number, unfinished};
-use crate::traffic::Template;
+use crate::template::Template;
 
 pub fn get(template: &mut Template) {
     template.text("mg ").key().text(" v\r\n");

@@ -8,7 +8,7 @@ mod resp;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::traffic::Template;
+use crate::template::Template;
 
 /// A protocol that a server can be asked to speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

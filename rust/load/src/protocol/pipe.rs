@@ -1,7 +1,7 @@
 //! Turbopump's own protocol: kept connections with framed replies, and lines as `nc` sends them.
 
 use super::{HEAD_SIZE_MAX, Head, number, unfinished};
-use crate::traffic::Template;
+use crate::template::Template;
 
 /// Asks for a connection that carries many requests, with replies that tell their length.
 pub const HELLO: &[u8] = b"keep|frame=1|\n";

@@ -1,7 +1,7 @@
 //! Redis's protocol, version 2: GET and SET, as arrays of bulk strings.
 
 use super::{Head, line_end, number, unfinished};
-use crate::traffic::Template;
+use crate::template::Template;
 
 pub fn get(template: &mut Template) {
     let key_size = template.key_size();

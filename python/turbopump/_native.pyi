@@ -9,7 +9,7 @@ the stamp, a dash, 16 of the node that wrote, such as `018f3c2a9b7c0001-9e3779b9
 of one key the greater text is the later one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias, TypedDict, final
 
 _Reply: TypeAlias = bool | int | str | bytes | list[_Reply] | dict[str, _Reply] | Refusal | None
@@ -38,6 +38,8 @@ __all__ = [
     "build_info",
     "key_slot",
     "load",
+    "transfer_send",
+    "transfer_serve",
 ]
 
 def build_info() -> dict[str, str]:
@@ -84,6 +86,62 @@ def load(options: dict[str, object]) -> dict[str, object]:
     Raises:
         ValueError: An option is unknown or out of range; names it.
         OSError: The server cannot be reached or went away.
+    """
+
+class _Progress(TypedDict):
+    """How far a file is, and how its connection is doing."""
+
+    name: str
+    bytes: int
+    """That are over there, as far as this side knows."""
+    done: bool
+    """Whether the file is there, whole."""
+    seconds: float
+    congestion: str
+    """What the congestion controller is doing."""
+    rtt_ms: float
+    rtt_min_ms: float
+    window: int
+    """Bytes that may be in flight."""
+    mtu: int
+    """Bytes of the largest datagram that the path takes."""
+    packets_sent: int
+    packets_received: int
+    packets_lost: int
+
+def transfer_send(options: dict[str, object], watch: Callable[[_Progress], bool]) -> _Progress:
+    """Sends a file to a `transfer_serve`. Blocks until it is there, without holding the GIL.
+
+    Args:
+        options: `private` (this side's X25519 key, 32 bytes), `peer` (the other side's public key), `shared`
+            (the key that both share), `address` (the other side's IP address and port) and `path` (the
+            file's).
+        watch: Called about ten times a second; False ends it, and so does what it raises.
+
+    Returns:
+        The figures of the whole.
+
+    Raises:
+        ValueError: An option is wrong, or the other side does not keep the file: its words say why.
+        ConnectionError: Nobody answers to these keys, the connection broke, or `watch` ended it.
+        OSError: The file or the socket cannot be used.
+    """
+
+def transfer_serve(
+    options: dict[str, object], bound: Callable[[str], object], watch: Callable[[_Progress], bool]
+) -> None:
+    """Receives files. Blocks until it is told to end, without holding the GIL.
+
+    Args:
+        options: As those of `transfer_send`; `address` is where to listen (port 0: any that is free) and
+            `path` the directory for the files.
+        bound: Called once, with the address and port.
+        watch: Called about ten times a second and for each file that is there; False ends it, and so does
+            what it raises.
+
+    Raises:
+        ValueError: An option is wrong.
+        OSError: The socket cannot be used.
     """
 
 class _Plan(TypedDict):

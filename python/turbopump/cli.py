@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -40,6 +40,7 @@ click.rich_click.COMMAND_GROUPS = {
     "turbopump": [
         {"name": "Run a node", "commands": ["serve", "check", "schema", "keygen"]},
         {"name": "Use a node", "commands": ["get", "put", "delete", "list", "status", "bench"]},
+        {"name": "Between boxes", "commands": ["transfer"]},
         {"name": "This program", "commands": ["version", "completion"]},
     ]
 }
@@ -361,6 +362,57 @@ def _load(file: Path | None) -> "Config":
     from turbopump.config import Config, load
 
     return Config() if file is None else load(file)
+
+
+@cli.group()
+def transfer() -> None:
+    """Send files to another box, encrypted, over one UDP port.
+
+    `turbopump transfer serve` on one box prints what to type on the other.
+    """
+
+
+@transfer.command("serve")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default=".",
+    help="The directory for the files; none is replaced.",
+)
+@click.option(
+    "--listen", metavar="HOST:PORT", default="0.0.0.0:1593", help="UDP address; port 0: any free one."
+)
+def transfer_serve(into: Path, listen: str) -> None:
+    """Receive files until Ctrl-C.
+
+    Whoever has the ticket that is printed may send; it ends with this command.
+    """
+    from turbopump.transfer import serve, summary
+
+    def ready(peer: str) -> None:
+        click.echo(f"On the other box:\n\n  turbopump transfer send FILE {peer}\n")
+
+    def watch(figures: Mapping[str, Any]) -> None:
+        if figures["done"]:
+            click.echo(summary(figures))
+
+    try:
+        serve(into, listen, ready, watch)
+    except KeyboardInterrupt:
+        click.echo()
+
+
+@transfer.command("send")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("peer")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as an object.")
+def transfer_send(file: Path, peer: str, *, as_json: bool) -> None:
+    """Send FILE to PEER, which `turbopump transfer serve` printed: TICKET@HOST:PORT."""
+    from turbopump.transfer import send, summary
+
+    with _watched(file.name, file.stat().st_size) as on_sent:
+        figures = send(file, peer, lambda so_far: on_sent(so_far["bytes"]) if on_sent else None)
+    click.echo(json.dumps(figures) if as_json else summary(figures))
 
 
 def _measured(file: BinaryIO) -> tuple[BinaryIO, int]:

@@ -156,7 +156,7 @@ impl Udp {
                     self.readable = false;
                     return Ok(false);
                 }
-                // An answer to an earlier datagram, that nobody listens there: the endpoint finds out by itself.
+                // The answer to an earlier datagram: nobody listens there. The endpoint finds out by itself.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),

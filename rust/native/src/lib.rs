@@ -9,6 +9,7 @@ mod load;
 mod merkle;
 mod options;
 mod ring;
+mod transfer;
 mod values;
 
 #[cfg(feature = "mimalloc")]
@@ -74,6 +75,25 @@ mod _native {
     #[pyfunction]
     fn load<'py>(py: Python<'py>, options: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
         super::load::load(py, options)
+    }
+
+    #[pyfunction]
+    fn transfer_send<'py>(
+        py: Python<'py>,
+        options: &Bound<'py, PyDict>,
+        watch: Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        super::transfer::transfer_send(py, options, &watch)
+    }
+
+    #[pyfunction]
+    fn transfer_serve(
+        py: Python<'_>,
+        options: &Bound<'_, PyDict>,
+        bound: Py<PyAny>,
+        watch: Py<PyAny>,
+    ) -> PyResult<()> {
+        super::transfer::transfer_serve(py, options, &bound, &watch)
     }
 
     #[pyfunction]

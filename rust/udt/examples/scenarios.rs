@@ -99,9 +99,10 @@ fn goodput(algorithm: Algorithm, link: &LinkConfig, seconds: u64, seed: u64) -> 
     bulk.received as f64 * 8.0 / 1e6 / seconds as f64
 }
 
-/// Mbit/s of two flows over one link, after 3 s.
-fn share(first: Algorithm, second: Algorithm, seed: u64) -> (f64, f64) {
-    let (link, mut world) = (wire(100, 20, 0.0), World::new(seed));
+/// Mbit/s of two flows over one link, after 3 s. The queue is a multiple of the bandwidth-delay product.
+fn share(first: Algorithm, second: Algorithm, queue: f64, seed: u64) -> (f64, f64) {
+    let (mut link, mut world) = (wire(100, 20, 0.0), World::new(seed));
+    link.queue = (link.queue as f64 * queue) as u64;
     for algorithm in [first, first, second, second] {
         world.add(config(algorithm));
     }
@@ -244,16 +245,23 @@ fn main() {
         }
         println!();
     }
-    println!("\nbeside one CUBIC flow, 100 Mbit, 20 ms, queue of 1 BDP: Mbit/s and share");
-    for algorithm in Algorithm::ALL {
-        let runs: Vec<_> = (0..SEEDS).map(|seed| share(*algorithm, Algorithm::Cubic, seed)).collect();
-        let (ours, cubic) =
-            (median(runs.iter().map(|r| r.0).collect()), median(runs.iter().map(|r| r.1).collect()));
-        println!(
-            "{:<28}{ours:>9.1}{cubic:>9.1}{:>8.0}%",
-            format!("{algorithm:?}"),
-            ours / (ours + cubic) * 100.0
-        );
+    println!("\ntwo flows, 100 Mbit, 20 ms: Mbit/s of each, and the share of the first");
+    println!("{:<28}{:>17}{:>17}{:>17}", "queue in BDP", 0.5, 1.0, 2.0);
+    for (first, second) in [
+        (Algorithm::Cubic, Algorithm::Cubic),
+        (Algorithm::Bbr, Algorithm::Cubic),
+        (Algorithm::Bbr, Algorithm::Bbr),
+        (Algorithm::Udt, Algorithm::Cubic),
+        (Algorithm::Udt, Algorithm::Udt),
+    ] {
+        print!("{:<28}", format!("{first:?} : {second:?}"));
+        for queue in [0.5, 1.0, 2.0] {
+            let runs: Vec<_> = (0..SEEDS).map(|seed| share(first, second, queue, seed)).collect();
+            let ours = median(runs.iter().map(|run| run.0).collect());
+            let other = median(runs.iter().map(|run| run.1).collect());
+            print!("{ours:>7.1}{other:>6.1}{:>3.0}%", ours / (ours + other) * 100.0);
+        }
+        println!();
     }
     println!("\n512 B beside a stream on the same connection, one way, ms (the way itself is 10): p50, p99");
     for algorithm in Algorithm::ALL {

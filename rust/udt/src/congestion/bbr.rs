@@ -11,8 +11,10 @@ use crate::time::Time;
 const STARTUP_GAIN: f64 = 2.77;
 const DRAIN_GAIN: f64 = 0.5;
 /// Probing up and down, and how much of the window each phase uses.
-const UP_GAIN: f64 = 1.25;
+const UP_GAIN: f64 = 1.2;
 const DOWN_GAIN: f64 = 0.9;
+/// So much more than the pipe holds in flight shows that there is no more to be had.
+const UP_FLIGHT: f64 = 1.15;
 const WINDOW_GAIN: f64 = 2.0;
 /// A little slower than the path, so that a queue never stands.
 const PACE_MARGIN: f64 = 0.99;
@@ -31,6 +33,8 @@ const FULL_GROWTH: f64 = 1.25;
 const FULL_ROUNDS: u32 = 3;
 /// The least round-trip time is measured again after this, with half of the window, for a while.
 const MIN_RTT_LIFE: Duration = Duration::from_secs(5);
+/// A sample that is longer by less than this part shows that no queue stands, and saves the measurement.
+const MIN_RTT_NEAR: u32 = 32;
 const MIN_RTT_PROBE: Duration = Duration::from_millis(200);
 /// Rounds between probes for more bandwidth, and the longest time.
 const CRUISE_ROUNDS: u64 = 62;
@@ -200,7 +204,7 @@ impl Bbr {
                 self.enter(now, Phase::Refill);
             }
             Phase::Refill if since >= 1 => self.enter(now, Phase::Up),
-            Phase::Up if since >= 1 && ack.in_flight_before as f64 >= UP_GAIN * pipe as f64 => {
+            Phase::Up if since >= 1 && ack.in_flight_before as f64 >= UP_FLIGHT * pipe as f64 => {
                 self.enter(now, Phase::Down);
             }
             Phase::Up if since >= 4 => self.enter(now, Phase::Down),
@@ -214,8 +218,9 @@ impl Bbr {
 
     fn measure_min_rtt(&mut self, ack: &AckInfo) {
         let sample = ack.rtt.latest();
-        if sample <= self.min_rtt {
-            (self.min_rtt, self.min_rtt_at) = (sample, ack.now);
+        self.min_rtt = self.min_rtt.min(sample);
+        if sample <= self.min_rtt + self.min_rtt / MIN_RTT_NEAR {
+            self.min_rtt_at = ack.now;
         }
         match self.probe_until {
             None if ack.now.since(self.min_rtt_at) > MIN_RTT_LIFE && self.phase != Phase::Startup => {

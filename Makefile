@@ -3,6 +3,7 @@
 CONFIG ?= examples/single.json
 SOCKET ?= /tmp/turbopump
 FUZZ_SECONDS ?= 3600
+SIM_SEEDS ?= 10000
 
 PY := .venv/bin/python
 NATIVE := python/turbopump/_native.abi3.so
@@ -13,7 +14,7 @@ RUST := Cargo.toml Cargo.lock .cargo/config.toml \
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test lint test-rust test-python fuzz bench load lock clean
+.PHONY: help serve build test lint test-rust test-python fuzz sim bench load lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ test-python: build ## the Python tests
 
 fuzz: ## fuzz every decoder (FUZZ_SECONDS=3600 in all)
 	.ci/fuzz $(FUZZ_SECONDS)
+
+sim: ## tell SIM_SEEDS=10000 stories of the transport on a simulated network
+	SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --release --package turbopump-udt --test sim
 
 bench: build ## measure beside redis-server and memcached; writes loadtests/results.md
 	$(PY) loadtests/bench.py

@@ -15,8 +15,7 @@ pub struct Config {
     pub window: u64,
     /// The same for one message, so that one which nobody reads leaves room for the others.
     pub message_window: u64,
-    /// Messages that a peer may have begun and not finished. A message of up to `window / messages` bytes is
-    /// delivered whole; a longer one is streamed.
+    /// Messages that a peer may have begun and not finished.
     pub messages: u64,
     /// The longest message, in bytes, that is sent or taken.
     pub message_max: u64,
@@ -87,6 +86,14 @@ pub struct Duplicates {
     pub pause_min: Duration,
 }
 
+impl Config {
+    /// The longest message, in bytes, that is delivered whole; a longer one is streamed. So short that all
+    /// messages that may be begun fit into the window in full but for a byte: one of them always goes on.
+    pub fn whole_max(&self) -> u64 {
+        (self.window / self.messages.max(1)).min(self.message_window / 2)
+    }
+}
+
 impl Default for Duplicates {
     fn default() -> Self {
         Duplicates {
@@ -124,7 +131,7 @@ impl Default for Config {
             old_keys: Duration::from_secs(10),
             handshakes_per_second: 500,
             handshakes_per_address: 20,
-            congestion: Algorithm::Cubic,
+            congestion: Algorithm::Bbr,
             initial_packets: 10,
             initial_rtt: Duration::from_millis(100),
             ack_delay: Duration::from_millis(10),

@@ -1,8 +1,10 @@
 //! The endpoint's defence against floods of handshakes: counters of fixed size, and cookies without state.
 
 use core::net::{IpAddr, SocketAddr};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -15,6 +17,9 @@ use crate::time::Time;
 const SECRET_LIFE: Duration = Duration::from_secs(120);
 /// Counters of addresses, by hash: two that share one are throttled together, which costs them a round trip.
 const COUNTERS: usize = 1024;
+
+/// Cookies for each handshake that an address may have without: a flood is not worth an answer each.
+const COOKIES: u32 = 10;
 
 /// What to do with a handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +43,8 @@ pub(crate) struct Guard {
     proved: Box<[u16; COUNTERS]>,
     per_second: u32,
     per_address: u32,
+    /// Nobody outside can tell which addresses share a counter.
+    hasher: FixedState,
 }
 
 impl Guard {
@@ -51,6 +58,7 @@ impl Guard {
             proved: Box::new([0; COUNTERS]),
             per_second: config.handshakes_per_second,
             per_address: config.handshakes_per_address,
+            hasher: FixedState::with_seed(rng.number()),
         }
     }
 
@@ -62,8 +70,7 @@ impl Guard {
             self.by_address.fill(0);
             self.proved.fill(0);
         }
-        let hash = tag(&self.secrets[0][..], &[&network(from)]);
-        let at = usize::from(u16::from_le_bytes([hash[0], hash[1]])) % COUNTERS;
+        let at = (self.hasher.hash_one(network(from)) % COUNTERS as u64) as usize;
         let counter = if proved { &mut self.proved[at] } else { &mut self.by_address[at] };
         *counter = counter.saturating_add(1);
         let many = u32::from(*counter) > self.per_address;
@@ -71,6 +78,9 @@ impl Guard {
             return if many { Verdict::Drop } else { Verdict::Hear };
         }
         self.all = self.all.saturating_add(1);
+        if u32::from(*counter) > self.per_address.saturating_mul(COOKIES) {
+            return Verdict::Drop;
+        }
         if many || self.all > self.per_second { Verdict::AskCookie } else { Verdict::Hear }
     }
 

@@ -45,8 +45,10 @@ pub(crate) struct SentPacket {
     pub mtu_probe: bool,
     /// Marked ECT(0).
     pub ect: bool,
-    /// What it carried has been sent again already.
+    /// What it carried has been sent again after a probe timeout.
     pub repeated: bool,
+    /// What it carried has been sent again early, or was itself sent before.
+    pub duplicated: bool,
     pub frames: SmallVec<[SentFrame; 2]>,
     rate: RateState,
 }
@@ -60,6 +62,7 @@ impl SentPacket {
             mtu_probe: false,
             ect: false,
             repeated: false,
+            duplicated: false,
             frames: SmallVec::new(),
             rate: RateState::default(),
         }
@@ -281,7 +284,6 @@ impl SentPackets {
                     first: number,
                     last: number,
                     persistent: false,
-                    in_flight: 0,
                 });
                 info.bytes += u64::from(packet.bytes);
                 info.packets += 1;
@@ -294,17 +296,9 @@ impl SentPackets {
             self.lost.pop_front();
         }
         self.trim();
-        let none = LossInfo {
-            now,
-            bytes: 0,
-            packets: 0,
-            sent_at: Time::ZERO,
-            first: 0,
-            last: 0,
-            persistent: false,
-            in_flight: 0,
-        };
-        (!lost.is_empty()).then(|| (lost, LossInfo { in_flight: self.in_flight, ..info.unwrap_or(none) }))
+        let none =
+            LossInfo { now, bytes: 0, packets: 0, sent_at: Time::ZERO, first: 0, last: 0, persistent: false };
+        (!lost.is_empty()).then(|| (lost, info.unwrap_or(none)))
     }
 
     /// Whether this packet and an earlier lost one are several probe timeouts apart.
@@ -314,13 +308,23 @@ impl SentPackets {
     }
 
     /// The oldest packets in flight that were not repeated, at most `count` of them, marked as repeated.
-    pub fn repeat_oldest(&mut self, count: usize, mut take: impl FnMut(&SentPacket)) -> usize {
+    pub fn repeat_oldest(&mut self, count: usize, take: impl FnMut(&SentPacket)) {
         let fresh = self.packets.iter_mut().flatten().filter(|packet| !packet.repeated);
-        fresh.take(count).fold(0, |repeated, packet| {
-            packet.repeated = true;
-            take(packet);
-            repeated + 1
-        })
+        fresh
+            .take(count)
+            .map(|packet| {
+                packet.repeated = true;
+                &*packet
+            })
+            .for_each(take);
+    }
+
+    /// The oldest packet in flight that was not duplicated and is `wanted`, marked as duplicated.
+    pub fn duplicate_oldest(&mut self, wanted: impl Fn(&SentPacket) -> bool) -> Option<&SentPacket> {
+        let mut fresh = self.packets.iter_mut().flatten().filter(|packet| !packet.duplicated);
+        let packet = fresh.find(|packet| wanted(packet))?;
+        packet.duplicated = true;
+        Some(packet)
     }
 
     /// Lets packets be repeated once more, when repeats too were lost.

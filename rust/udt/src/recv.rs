@@ -85,7 +85,7 @@ impl Inbox {
             message_window: config.message_window,
             messages_max: config.messages,
             message_max: config.message_max,
-            whole_max: config.window / config.messages.max(1),
+            whole_max: config.whole_max(),
             fragments_max: config.fragments_max,
         }
     }

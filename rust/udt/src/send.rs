@@ -29,7 +29,8 @@ struct OutMessage {
     /// The one that goes after it, and must not begin before this one is sent: else its bytes could take the
     /// credit that this one needs to end.
     successor: Option<u64>,
-    held: bool,
+    /// The message that must be sent before this one may begin.
+    holder: Option<u64>,
     expires: Option<Time>,
     /// What may have to be sent again, by offset.
     chunks: VecDeque<(u64, Bytes)>,
@@ -51,7 +52,7 @@ struct OutMessage {
 
 impl OutMessage {
     fn has_new(&self) -> bool {
-        !self.held
+        self.holder.is_none()
             && (self.next < self.end.min(self.max)
                 || (self.finished && !self.fin_sent && self.next == self.end))
     }
@@ -70,6 +71,18 @@ impl OutMessage {
     }
 }
 
+/// Messages that are delivered in order. What is acknowledged may still wait at the peer for one that is not,
+/// so the order holds until all are.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    /// The last one that was begun.
+    last: u64,
+    /// The last one that was not given up.
+    tail: Option<u64>,
+    /// How many are not acknowledged.
+    open: u64,
+}
+
 /// A message that was given up.
 #[derive(Debug)]
 struct Dropped {
@@ -84,9 +97,7 @@ struct Dropped {
 pub(crate) struct Outbox {
     messages: HashMap<u64, OutMessage>,
     next_id: u64,
-    /// The last message of each group, and how many of it are not acknowledged. What is acknowledged may
-    /// still wait at the peer for one that is not, so the order holds until all are.
-    groups: HashMap<u32, (u64, u64)>,
+    groups: HashMap<u32, Group>,
     scheduler: Scheduler,
     expiries: BTreeSet<(Time, u64)>,
     /// Messages given up that the peer has not confirmed.
@@ -101,8 +112,10 @@ pub(crate) struct Outbox {
     max_messages: u64,
     message_window: u64,
     message_max: u64,
-    /// Somebody was told `Full`.
-    refused: bool,
+    /// Somebody was told that there is no room for bytes.
+    refused_bytes: bool,
+    /// Somebody was told that there is no room for a message.
+    refused_message: bool,
 }
 
 impl Outbox {
@@ -122,7 +135,8 @@ impl Outbox {
             max_messages: config.messages,
             message_window: config.message_window,
             message_max: config.message_max,
-            refused: false,
+            refused_bytes: false,
+            refused_message: false,
         }
     }
 
@@ -158,28 +172,29 @@ impl Outbox {
             return Err(SendError::TooLong(self.message_max));
         }
         if id >= self.max_messages || self.buffered + bytes > self.buffer_max {
-            self.refused = true;
+            self.refused_message = true;
             return Err(SendError::Full);
         }
         self.next_id += 1;
         let expires = options.ttl.map(|ttl| now + ttl);
         self.expiries.extend(expires.map(|time| (time, id)));
-        let after = options.ordered_group.and_then(|group| {
-            let (last, open) = self.groups.get(&group).map_or((None, 0), |(last, open)| (Some(*last), *open));
-            self.groups.insert(group, (id, open + 1));
-            last
-        });
-        let mut held = false;
-        if let Some(before) = after.and_then(|after| self.messages.get_mut(&after)) {
+        let group = options.ordered_group.and_then(|group| self.groups.get(&group).copied());
+        let mut holder = None;
+        let tail = group.and_then(|group| group.tail);
+        if let Some(before) = tail.and_then(|tail| self.messages.get_mut(&tail)).filter(|m| !m.fin_sent) {
             before.successor = Some(id);
-            held = !before.fin_sent;
+            holder = tail;
+        }
+        if let Some(name) = options.ordered_group {
+            let open = group.map_or(0, |group| group.open) + 1;
+            self.groups.insert(name, Group { last: id, tail: Some(id), open });
         }
         let message = OutMessage {
             class: options.class as u8,
             group: options.ordered_group,
-            after,
+            after: group.map(|group| group.last),
             successor: None,
-            held,
+            holder,
             expires,
             chunks: VecDeque::new(),
             end: 0,
@@ -205,7 +220,7 @@ impl Outbox {
             return Err(SendError::TooLong(self.message_max));
         }
         let taken = data.len().min(usize::try_from(free).unwrap_or(usize::MAX));
-        self.refused |= taken < data.len();
+        self.refused_bytes |= taken < data.len();
         if taken > 0 {
             message.chunks.push_back((message.end, data.split_to(taken)));
             message.end += taken as u64;
@@ -224,19 +239,32 @@ impl Outbox {
     }
 
     /// Gives a message up. Returns whether there was one.
-    pub fn cancel(&mut self, id: MessageId) -> bool {
+    pub fn cancel(&mut self, id: MessageId, events: &mut VecDeque<Event>) -> bool {
         let Some(message) = self.remove(id.0) else { return false };
         let dropped = Dropped { size: message.next, after: message.after, group: message.group };
         self.drops.insert(id.0, dropped);
         self.drops_due.push_back(id.0);
-        self.release(message.successor);
+        if let Some(group) = message.group.and_then(|group| self.groups.get_mut(&group)) {
+            group.tail = if group.tail == Some(id.0) { message.holder } else { group.tail };
+        }
+        // Whom it held, its own holder holds now.
+        match message.holder.and_then(|holder| self.messages.get_mut(&holder)) {
+            Some(holder) => {
+                holder.successor = message.successor;
+                if let Some(held) = message.successor.and_then(|id| self.messages.get_mut(&id)) {
+                    held.holder = message.holder;
+                }
+            }
+            None => self.release(message.successor),
+        }
+        self.tell_sendable(events);
         true
     }
 
     /// Gives up what is over its time.
     pub fn expire(&mut self, now: Time, events: &mut VecDeque<Event>) {
         while let Some((_, id)) = self.expiries.first().copied().filter(|(time, _)| *time <= now) {
-            self.cancel(MessageId(id));
+            self.cancel(MessageId(id), events);
             events.push_back(Event::GivenUp { id: MessageId(id) });
         }
     }
@@ -253,7 +281,7 @@ impl Outbox {
     /// One message of a group is acknowledged or given up.
     fn leave_group(&mut self, group: Option<u32>) {
         let Some(group) = group else { return };
-        if let Some((_, open)) = self.groups.get_mut(&group) {
+        if let Some(open) = self.groups.get_mut(&group).map(|group| &mut group.open) {
             *open -= 1;
             if *open == 0 {
                 self.groups.remove(&group);
@@ -264,7 +292,7 @@ impl Outbox {
     /// The predecessor is sent: its successor may begin.
     fn release(&mut self, successor: Option<u64>) {
         if let Some(message) = successor.and_then(|id| self.messages.get_mut(&id)) {
-            message.held = false;
+            message.holder = None;
         }
         successor.into_iter().for_each(|id| self.queue_new(id));
     }
@@ -289,14 +317,15 @@ impl Outbox {
         Some((Frame::Drop { id, size, after }, SentFrame::Drop { id }))
     }
 
-    /// Appends the next piece of a message, in `room` bytes, and says whether it goes on to the packet's end.
+    /// Appends the next piece of a message, in `room` bytes, and says whether it goes on to the packet's end
+    /// and whether it was sent before.
     /// `None` if nothing fits or nothing is to be sent.
     pub fn write_piece(
         &mut self,
         out: &mut Vec<u8>,
         room: usize,
         packet: usize,
-    ) -> Option<(SentFrame, bool)> {
+    ) -> Option<(SentFrame, bool, bool)> {
         loop {
             let credit = self.max_data - self.sent;
             let (queue, id) = self.scheduler.pop(credit > 0, packet)?;
@@ -315,7 +344,7 @@ impl Outbox {
             let class = message.class;
             self.scheduler.on_sent(class, bytes);
             self.note_sent(queue, id, &sent);
-            return Some((sent, to_end));
+            return Some((sent, to_end, queue == Queue::Lost));
         }
     }
 
@@ -429,9 +458,10 @@ impl Outbox {
     }
 
     fn tell_sendable(&mut self, events: &mut VecDeque<Event>) {
-        let room = self.buffered <= self.buffer_max / 2 && self.next_id < self.max_messages;
-        if self.refused && room {
-            self.refused = false;
+        let message = self.refused_message && self.next_id < self.max_messages;
+        if (self.refused_bytes || message) && self.buffered <= self.buffer_max / 2 {
+            self.refused_bytes = false;
+            self.refused_message &= !message;
             events.push_back(Event::Sendable);
         }
     }

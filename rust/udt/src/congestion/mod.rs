@@ -1,6 +1,8 @@
 //! How fast to send: a trait, and three that implement it. No I/O and no clock, so that a trace decides all.
 
+mod bbr;
 mod cubic;
+mod udt;
 
 use std::time::Duration;
 
@@ -13,20 +15,29 @@ use crate::time::Time;
 pub enum Algorithm {
     /// CUBIC (RFC 9438) with HyStart++ (RFC 9406): fair beside TCP.
     Cubic,
+    /// By bandwidth and round-trip time: keeps its rate where up to 2% are lost. Takes more than its share
+    /// beside CUBIC.
+    Bbr,
+    /// UDT's own (draft-gg-udt-03).
+    Udt,
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: &[Algorithm] = &[Algorithm::Cubic, Algorithm::Bbr, Algorithm::Udt];
+
     /// A new controller of this kind.
     pub(crate) fn start(self, config: &Config, mtu: u16) -> Box<dyn Controller> {
         match self {
             Algorithm::Cubic => Box::new(cubic::Cubic::new(config, mtu)),
+            Algorithm::Bbr => Box::new(bbr::Bbr::new(config, mtu)),
+            Algorithm::Udt => Box::new(udt::Udt::new(config, mtu)),
         }
     }
 }
 
 /// What an acknowledgement told.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "the controllers by rate read them")]
 pub(crate) struct AckInfo {
     pub now: Time,
     /// Bytes newly acknowledged.
@@ -67,7 +78,6 @@ pub(crate) struct Delivery {
 
 /// Packets that were found lost.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "the controllers by rate read them")]
 pub(crate) struct LossInfo {
     pub now: Time,
     pub bytes: u64,
@@ -79,7 +89,6 @@ pub(crate) struct LossInfo {
     pub last: u64,
     /// Whether nothing at all came through for several probe timeouts (RFC 9002, 7.6).
     pub persistent: bool,
-    pub in_flight: u64,
 }
 
 /// A congestion controller. All sizes are in bytes, all rates in bytes a second.

@@ -75,6 +75,7 @@ pub struct Connection {
     ping_due: bool,
     timeouts: u32,
     budget: Budget,
+    begun: Time,
     last_heard: Time,
     last_ping: Time,
     unanswered: u32,
@@ -146,6 +147,7 @@ impl Connection {
             ping_due: false,
             timeouts: 0,
             budget: Budget::new(now),
+            begun: now,
             last_heard: now,
             last_ping: now,
             unanswered: 0,
@@ -227,7 +229,7 @@ impl Connection {
     /// Gives up a message that is being sent. The peer may have it nevertheless.
     pub fn cancel(&mut self, id: MessageId) -> Result<(), SendError> {
         self.check_open()?;
-        if self.outbox.cancel(id) { Ok(()) } else { Err(SendError::NoSuchMessage) }
+        if self.outbox.cancel(id, &mut self.events) { Ok(()) } else { Err(SendError::NoSuchMessage) }
     }
 
     /// The bytes of a message that was received are dealt with: the peer may send as many more.
@@ -389,6 +391,7 @@ impl std::fmt::Debug for Connection {
             .field("peer", &self.peer)
             .field("remote", &self.path.remote)
             .field("state", &self.state)
+            .field("timers", &self.timers())
             .finish_non_exhaustive()
     }
 }

@@ -97,7 +97,7 @@ impl Connection {
                 Frame::Drop { id, size, after } => self.inbox.on_drop(id, size, after, &mut self.events)?,
                 Frame::Stop { id } => {
                     let id = crate::message::MessageId(id);
-                    if self.outbox.cancel(id) {
+                    if self.outbox.cancel(id, &mut self.events) {
                         self.events.push_back(Event::GivenUp { id });
                     }
                 }

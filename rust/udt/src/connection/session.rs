@@ -26,7 +26,6 @@ pub(crate) struct Attempt {
     /// `None` until the first INIT is written.
     pub initiation: Option<Initiation>,
     pub index: u32,
-    pub started: Time,
     pub retry_at: Time,
     pub pause: Duration,
     /// INITs of the peer that were ignored, because ours goes first.
@@ -36,7 +35,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub fn new(now: Time, config: &Config) -> Self {
         let pause = config.handshake_retry;
-        Attempt { initiation: None, index: 0, started: now, retry_at: now, pause, ignored: 0 }
+        Attempt { initiation: None, index: 0, retry_at: now, pause, ignored: 0 }
     }
 }
 

@@ -22,28 +22,30 @@ const PROBES: u8 = 2;
 impl Connection {
     /// When `handle_timeout` is due. What is due at once has gone out when `poll_transmit` was drained.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let attempt = self.attempt.as_ref().map(|attempt| attempt.retry_at);
-        if self.is_closed() {
-            return None;
-        }
-        let previous = self.sessions.previous.as_ref().map(|(_, until)| *until);
-        let validation = self.path.validation.as_ref().map(|path| path.retry_at.min(path.give_up));
+        self.timers().into_iter().filter_map(|(_, time)| time).min()
+    }
+
+    /// All timers by name.
+    pub(super) fn timers(&self) -> [(&'static str, Option<Time>); 13] {
+        let validation = self.path.validation.as_ref();
         let connected = self.state == State::Connected;
-        let alive = [
-            self.received.deadline(),
-            self.loss_or_probe_time(),
-            self.paced_until,
-            self.next_tick.filter(|_| self.sent.eliciting() > 0),
-            self.duplicate_time(),
-            self.mtu.next_time(),
-            validation,
-            self.rekey_time().filter(|_| self.attempt.is_none()),
-            Some(self.keep_alive_time()),
-            Some(self.silence_time()),
-        ];
-        let alive = alive.into_iter().flatten().filter(|_| connected);
-        let always = [attempt, previous, self.outbox.next_expiry(), self.handshake_end()];
-        always.into_iter().flatten().chain(alive).min()
+        let open = !self.is_closed();
+        let may_send = self.path.may_send(self.mtu.current().into());
+        [
+            ("init", self.attempt.as_ref().map(|attempt| attempt.retry_at).filter(|_| open)),
+            ("handshake", self.handshake_end()),
+            ("expiry", self.outbox.next_expiry().filter(|_| open)),
+            ("old keys", self.sessions.previous.as_ref().map(|(_, until)| *until).filter(|_| open)),
+            ("ack", self.received.deadline().filter(|_| connected && may_send)),
+            ("loss", self.loss_or_probe_time().filter(|_| connected)),
+            ("pace", self.paced_until.filter(|_| connected)),
+            ("tick", self.next_tick.filter(|_| connected && self.sent.eliciting() > 0)),
+            ("duplicate", self.duplicate_time().filter(|_| connected)),
+            ("mtu", self.mtu.next_time().filter(|_| connected && validation.is_none())),
+            ("path", validation.map(|path| path.retry_at.min(path.give_up)).filter(|_| connected)),
+            ("keys", self.rekey_time().filter(|_| connected && self.attempt.is_none())),
+            ("alive", Some(self.keep_alive_time().min(self.silence_time())).filter(|_| connected)),
+        ]
     }
 
     /// Does what is due.
@@ -81,9 +83,6 @@ impl Connection {
             self.controller.on_tick(now);
             self.repace(now);
         }
-        if self.duplicate_time().is_some_and(|time| time <= now) {
-            self.duplicate(now);
-        }
         if self.paced_until.is_some_and(|time| time <= now) {
             self.paced_until = None;
         }
@@ -91,16 +90,9 @@ impl Connection {
         self.check_keys(now);
     }
 
-    /// When to go on with a handshake that nobody answers.
+    /// When a handshake has taken too long, whoever began it.
     fn handshake_end(&self) -> Option<Time> {
-        let attempt = self.attempt.as_ref().map(|attempt| attempt.started + self.config.handshake_max);
-        match self.state {
-            State::Connecting if attempt.is_none() => {
-                Some(self.last_heard + self.config.handshake_retry_max * 2)
-            }
-            State::Connecting => attempt,
-            _ => None,
-        }
+        (self.state == State::Connecting).then(|| self.begun + self.config.handshake_max)
     }
 
     pub(super) fn loss_or_probe_time(&self) -> Option<Time> {
@@ -151,8 +143,7 @@ impl Connection {
     fn rekey_time(&self) -> Option<Time> {
         let session = self.sessions.current.as_ref()?;
         let lag = if session.initiator { Duration::ZERO } else { REKEY_LAG };
-        let worn = session.sealed >= self.config.rekey_after_packets;
-        Some(if worn { session.created } else { session.created + self.config.rekey_after + lag })
+        Some(session.created + self.config.rekey_after + lag)
     }
 
     fn check_keys(&mut self, now: Time) {
@@ -184,21 +175,27 @@ impl Connection {
         }
         let pause = (self.rtt.smoothed() / 8).max(pause_min);
         let urgent = |frame: &SentFrame| self.outbox.is_urgent(frame, classes);
-        let packet = self.sent.iter().find(|packet| !packet.repeated && packet.frames.iter().any(urgent))?;
+        let packet =
+            self.sent.iter().find(|packet| !packet.duplicated && packet.frames.iter().any(urgent))?;
         Some(self.budget.when(packet.at + pause, &self.config.duplicates))
     }
 
-    fn duplicate(&mut self, now: Time) {
-        let (classes, outbox) = (self.config.duplicates.classes, &mut self.outbox);
-        let repeated = self.sent.repeat_oldest(1, |packet| {
+    /// Sends a sparse tail again, as soon as it is due: also when it has just become sparse.
+    pub(super) fn duplicate(&mut self, now: Time) {
+        while self.duplicate_time().is_some_and(|time| time <= now) {
+            let (classes, outbox) = (self.config.duplicates.classes, &mut self.outbox);
+            let urgent = |frame: &SentFrame| outbox.is_urgent(frame, classes);
+            let Some(packet) = self.sent.duplicate_oldest(|packet| packet.frames.iter().any(urgent)) else {
+                break;
+            };
             for frame in &packet.frames {
                 if outbox.is_urgent(frame, classes) {
                     outbox.on_lost(frame);
                 }
             }
-        });
-        self.budget.spend(now, repeated as f64, &self.config.duplicates);
-        self.stats.duplicates += repeated as u64;
+            self.budget.spend(now, 1.0, &self.config.duplicates);
+            self.stats.duplicates += 1;
+        }
     }
 
     /// A packet that wants an acknowledgement leaves.

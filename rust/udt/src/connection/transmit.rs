@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::{Connection, State};
+use super::{Attempt, Connection, State};
 use crate::ack::{Ecn, PAIR_EVERY};
 use crate::frame::{Frame, MESSAGE_HEAD_MAX};
 use crate::loss::{SentFrame, SentPacket};
@@ -70,6 +70,7 @@ impl Connection {
             self.mtu.on_probe_sent(number, size);
             return Some(whole(self.path.remote, len));
         }
+        self.duplicate(now);
         self.fill(now, out);
         let first = self.batch_segment(out)?;
         Some(Transmit { to: self.path.remote, ecn, segment_size: first, len: out.len() })
@@ -179,8 +180,9 @@ impl Connection {
             self.stats.datagrams_sent += 1;
         }
         while let Some(room) = end.checked_sub(out.len()) {
-            let Some((sent, to_end)) = self.outbox.write_piece(out, room, mtu) else { break };
+            let Some((sent, to_end, again)) = self.outbox.write_piece(out, room, mtu) else { break };
             packet.frames.push(sent);
+            packet.duplicated |= again;
             if to_end {
                 break;
             }
@@ -230,6 +232,9 @@ impl Connection {
         if let Some(session) = &mut self.sessions.current {
             session.keys.seal(number, out, start);
             session.sealed += 1;
+            if session.sealed >= self.config.rekey_after_packets && self.attempt.is_none() {
+                self.attempt = Some(Attempt::new(now, &self.config));
+            }
         }
         let len = out.len() - start;
         packet.bytes = len as u32;

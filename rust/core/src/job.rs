@@ -4,8 +4,7 @@ use crate::blob::Value;
 use crate::error::Refusal;
 use crate::glob;
 use crate::output::Output;
-use crate::pipe::commands::write_line;
-use crate::pipe::response;
+use crate::pipe::{percent, response};
 use crate::replica::Replica;
 use crate::resp::reply::Writer;
 use crate::resp::strings::get_all;
@@ -164,4 +163,16 @@ impl Listing {
         let params = if self.cursor == 0 { &[][..] } else { &params[..] };
         response::Writer { out, frame: true, id: self.id }.body(params, Value::Inline(&self.lines));
     }
+}
+
+/// A key as `list` shows it, or as the first turbopump's `local_list` did.
+fn write_line(lines: &mut Vec<u8>, key: &[u8], size: usize, sizes: bool) {
+    if sizes {
+        lines.push(b'(');
+        percent::encode_into(key, lines);
+        lines.extend_from_slice(format!(")=>{size}").as_bytes());
+    } else {
+        percent::encode_into(key, lines);
+    }
+    lines.push(b'\n');
 }

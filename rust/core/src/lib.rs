@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod client;
 pub mod config;
+pub mod context;
 pub mod entry;
 pub mod error;
 pub mod glob;

@@ -6,8 +6,10 @@ use std::ops::Range;
 use crate::blob::Value;
 pub use crate::client::Client;
 use crate::config::Limits;
+pub use crate::context::Ask;
+use crate::context::Context;
 use crate::error::Refusal;
-pub use crate::job::{Job, Listing};
+use crate::job::Job;
 use crate::output::Output;
 use crate::pipe::commands as pipe;
 use crate::pipe::request::Request;
@@ -17,15 +19,6 @@ use crate::reply::Reply;
 use crate::resp;
 use crate::resp::scan::{Scan, Scanned};
 use crate::store::PREFETCH;
-
-/// A cold command, for the side that decides.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ask {
-    /// Its name.
-    pub command: &'static str,
-    /// Its arguments, as the client gave them.
-    pub args: Vec<Vec<u8>>,
-}
 
 /// What the reactor does next for a connection, once the output is sent.
 #[derive(Debug, Eq, PartialEq)]
@@ -55,6 +48,13 @@ pub struct World<'t> {
     pub random: u64,
     /// Where replies go.
     pub out: &'t mut Output,
+}
+
+impl World<'_> {
+    fn context<'c>(&'c mut self, client: &'c mut Client) -> Context<'c> {
+        let World { replica, now_ms, random, ref mut out } = *self;
+        Context { replica, now_ms, random, out, client }
+    }
 }
 
 /// A conversation.
@@ -215,9 +215,7 @@ impl Session {
                 return Flow::Read;
             }
         };
-        let World { replica, now_ms, .. } = *world;
-        let mut context = pipe::Context { replica, now_ms, out: world.out, client: &mut self.client };
-        if !pipe::found(&mut context, &request, &key) {
+        if !pipe::found(&mut world.context(&mut self.client), &request, &key) {
             if !over {
                 self.stage = Stage::Waiting(request, key.clone());
                 return Flow::Wait(key, None);
@@ -330,7 +328,7 @@ impl Session {
     }
 
     fn process_pipe(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
-        let World { replica, now_ms, .. } = *world;
+        let replica = world.replica;
         let usage = replica.store().usage();
         let mut at = 0;
         loop {
@@ -349,10 +347,8 @@ impl Session {
                     }
                     Read::Refused(end, request, refusal) => (end, request, Err(refusal)),
                     Read::Request(end, request, body) => {
-                        let mut context =
-                            pipe::Context { replica, now_ms, out: world.out, client: &mut self.client };
                         replica.counters().commands.bump();
-                        let ran = run_pipe(&mut context, &request, body);
+                        let ran = run_pipe(&mut world.context(&mut self.client), &request, body);
                         (end, request, ran)
                     }
                 };
@@ -409,17 +405,12 @@ fn run_resp(args: resp::scan::Args<'_>, client: &mut Client, world: &mut World<'
     world.random ^= world.random << 13;
     world.random ^= world.random >> 7;
     world.random ^= world.random << 17;
-    let World { replica, now_ms, random, .. } = *world;
-    replica.counters().commands.bump();
-    resp::run(&mut resp::Context { replica, now_ms, random, out: world.out, client }, args)
+    world.replica.counters().commands.bump();
+    resp::run(&mut world.context(client), args)
 }
 
 /// Runs a request; a wait for what is there already is over at once.
-fn run_pipe(
-    context: &mut pipe::Context<'_>,
-    request: &Request,
-    body: Body<'_>,
-) -> Result<pipe::Next, Refusal> {
+fn run_pipe(context: &mut Context<'_>, request: &Request, body: Body<'_>) -> Result<pipe::Next, Refusal> {
     let next = pipe::run(context, request, body)?;
     if let pipe::Next::Wait(key, _) = &next
         && pipe::found(context, request, key)

@@ -3,8 +3,9 @@
 use super::scan::Args;
 use super::{Context, Next, docs, subcommand, syntax};
 use crate::blob::Value;
+use crate::context::Ask;
 use crate::error::Refusal;
-use crate::session::{Ask, Job};
+use crate::job::Job;
 
 /// Redis keeps strings up to this size in one allocation with their header, and tells so.
 const EMBSTR_MAX: usize = 44;

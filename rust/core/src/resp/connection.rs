@@ -2,8 +2,8 @@
 
 use super::scan::Args;
 use super::{Context, Next, integer, subcommand, syntax};
+use crate::context::Ask;
 use crate::error::Refusal;
-use crate::session::Ask;
 
 pub fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     match args.len() {

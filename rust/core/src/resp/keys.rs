@@ -5,8 +5,8 @@ use super::{Context, Next, integer, syntax};
 use crate::entry::View;
 use crate::error::Refusal;
 use crate::glob;
+use crate::job::Job;
 use crate::replica::{Change, Condition, Lifetime};
-use crate::session::Job;
 
 /// The most keys one SCAN looks at, whatever COUNT says: other clients wait meanwhile.
 const SCAN_COUNT_MAX: i64 = 1000;

@@ -10,26 +10,12 @@ pub mod scan;
 pub(crate) mod strings;
 pub mod table;
 
+use crate::context::Ask;
+pub use crate::context::Context;
 use crate::error::Refusal;
-use crate::output::Output;
-use crate::replica::Replica;
-use crate::session::{Ask, Client, Job};
+use crate::job::Job;
 use reply::Writer;
 use scan::Args;
-
-/// What a command may use.
-pub struct Context<'t> {
-    /// Where keys live.
-    pub replica: &'t Replica,
-    /// Unix milliseconds.
-    pub now_ms: u64,
-    /// A number that clients do not know.
-    pub random: u64,
-    /// Where replies go.
-    pub out: &'t mut Output,
-    /// Who asks.
-    pub client: &'t mut Client,
-}
 
 impl Context<'_> {
     /// Writes replies as this client reads them.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::blob::{BLOB_BYTES_MIN, Blob, BlobDraft, Value};
 use crate::entry::View;
 use crate::error::Refusal;
+use crate::job::Job;
 use crate::replica::{Body, Change, Condition, Lifetime, Replica};
-use crate::session::Job;
 use crate::store::PREFETCH;
 use crate::usage::{NoSpace, Usage};
 

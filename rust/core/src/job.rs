@@ -1,14 +1,15 @@
 //! Commands that touch many keys: done in steps, between which other clients are served.
 
 use crate::blob::Value;
+use crate::context::Context;
 use crate::error::Refusal;
 use crate::glob;
 use crate::output::Output;
 use crate::pipe::{percent, response};
 use crate::replica::Replica;
+use crate::resp::many::Many;
 use crate::resp::reply::Writer;
-use crate::resp::strings::get_all;
-use crate::store::PREFETCH;
+use crate::resp::scan::Args;
 
 /// Keys looked at in a step: some tens of microseconds.
 const STEP: usize = 256;
@@ -23,8 +24,8 @@ pub enum Job {
     Keys(Box<Search>),
     /// FLUSHDB: the cursor.
     Flush(u64),
-    /// MGET: the keys still to be answered, the next one last.
-    Get(Vec<Vec<u8>>),
+    /// DEL, EXISTS, MGET, MSET and their like.
+    Many(Many),
     /// `list` and `local_list`.
     List(Box<Listing>),
 }
@@ -64,24 +65,23 @@ impl Job {
         Job::Keys(Box::new(Search { pattern: pattern.to_vec(), ..Search::default() }))
     }
 
-    /// MGET, whose head is written.
-    pub fn mget(mut keys: Vec<Vec<u8>>) -> Self {
-        keys.reverse();
-        Job::Get(keys)
-    }
-
     /// FLUSHDB.
     pub fn flush() -> Self {
         Job::Flush(0)
     }
 
-    /// Does one step, writing what is ready; returns whether the job is done.
-    pub fn step(&mut self, replica: &Replica, now_ms: u64, out: &mut Output, resp3: bool) -> bool {
+    /// Does one step, writing what is ready; returns whether the job is done. `args` are those of the command.
+    pub fn step(&mut self, context: &mut Context<'_>, args: Args<'_>) -> bool {
+        let (replica, now_ms) = (context.replica, context.now_ms);
         match self {
-            Job::Keys(search) => search.step(replica, now_ms, &mut Writer { out, resp3 }),
-            Job::Flush(cursor) => flush(cursor, replica, now_ms, &mut Writer { out, resp3 }),
-            Job::Get(keys) => get_some(keys, replica, now_ms, &mut Writer { out, resp3 }),
-            Job::List(listing) => listing.step(replica, now_ms, out),
+            Job::Keys(search) => search.step(replica, now_ms, &mut context.reply()),
+            Job::Flush(cursor) => flush(cursor, replica, now_ms, &mut context.reply()),
+            Job::Many(many) => many.step(context, args).unwrap_or_else(|refusal| {
+                replica.counters().refusals.bump();
+                context.reply().refusal(&refusal);
+                true
+            }),
+            Job::List(listing) => listing.step(replica, now_ms, context.out),
         }
     }
 }
@@ -105,13 +105,6 @@ impl Search {
         }
         self.cursor == 0
     }
-}
-
-fn get_some(keys: &mut Vec<Vec<u8>>, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
-    let some = keys.split_off(keys.len().saturating_sub(PREFETCH));
-    let some: Vec<&[u8]> = some.iter().rev().map(Vec::as_slice).collect();
-    get_all(&some, replica, now_ms, reply);
-    keys.is_empty()
 }
 
 fn flush(cursor: &mut u64, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {

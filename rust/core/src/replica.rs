@@ -225,6 +225,26 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether the first value under `key` stays until it is deleted.
+    pub fn is_immutable(&self, key: &[u8]) -> bool {
+        let keyspaces = self.store.keyspaces();
+        keyspaces.get(keyspaces.index_of(key)).writes == Writes::Immutable
+    }
+
+    /// Refuses another value than the one that `key`, which is immutable, has now.
+    ///
+    /// # Errors
+    /// `Refusal::Immutable`.
+    pub fn check_immutable(&self, key: &[u8], body: &Body<'_>, now_ms: u64) -> Result<(), Refusal> {
+        self.store.read(key, |view| match view.filter(|view| view.live(now_ms).is_some()) {
+            None => Ok(()),
+            Some(view) => body.with(self.store.usage(), |value| match view.value == Some(value) {
+                true => Ok(()),
+                false => Err(Refusal::Immutable(view.version)),
+            }),
+        })
+    }
+
     /// Reads the value of `key`, if there is one, and counts a hit or a miss.
     pub fn get<R>(&self, key: &[u8], now_ms: u64, read: impl FnOnce(Option<&View<'_>>) -> R) -> R {
         self.store.read(key, |view| {

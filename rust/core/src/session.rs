@@ -17,7 +17,7 @@ use crate::pipe::{Read, Reader, response};
 use crate::replica::{Body, Replica};
 use crate::reply::Reply;
 use crate::resp;
-use crate::resp::scan::{Scan, Scanned};
+use crate::resp::scan::{Args, Scan, Scanned};
 use crate::store::PREFETCH;
 
 /// What the reactor does next for a connection, once the output is sent.
@@ -63,7 +63,7 @@ pub struct Session {
     client: Client,
     wire: Wire,
     stage: Stage,
-    /// What has come and is not processed.
+    /// What has come and is not processed; the request of a job too, until the job is done.
     inbox: Vec<u8>,
     /// The client has half-closed: nothing more will come.
     ended: bool,
@@ -160,8 +160,16 @@ impl Session {
             return Flow::Yield;
         }
         if let Stage::Working(job) = &mut self.stage {
-            if !job.step(world.replica, world.now_ms, world.out, self.client.resp3) {
+            let args = match &self.wire {
+                Wire::Resp(scan) => scan.args(&self.inbox),
+                _ => Args::default(),
+            };
+            if !job.step(&mut world.context(&mut self.client), args) {
                 return Flow::Yield;
+            }
+            if let Wire::Resp(scan) = &mut self.wire {
+                self.inbox.drain(..scan.scanned());
+                scan.reset();
             }
             return self.answered(world);
         }
@@ -184,6 +192,7 @@ impl Session {
     fn lift(&mut self, world: &World<'_>) {
         if let Wire::Resp(scan) = &mut self.wire
             && scan.is_partial()
+            && matches!(self.stage, Stage::Reading)
         {
             scan.lift(&mut self.inbox, world.replica.store().usage());
         }
@@ -309,8 +318,11 @@ impl Session {
                     }
                 }
             };
-            scan.reset();
-            at += end;
+            // The request of a job is kept until the job is done.
+            if !matches!(next, resp::Next::Job(_)) {
+                scan.reset();
+                at += end;
+            }
             match next {
                 resp::Next::Done => {}
                 resp::Next::Close => return (0..0, Flow::Close),
@@ -400,7 +412,7 @@ fn warm_up(buffer: &[u8], replica: &Replica) -> usize {
     end.max(1)
 }
 
-fn run_resp(args: resp::scan::Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {
+fn run_resp(args: Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {
     // Xorshift, by Marsaglia (2003): enough to pick some key.
     world.random ^= world.random << 13;
     world.random ^= world.random >> 7;

@@ -6,28 +6,11 @@ use crate::entry::View;
 use crate::error::Refusal;
 use crate::glob;
 use crate::job::Job;
-use crate::replica::{Change, Condition, Lifetime};
+use crate::replica::{Change, Lifetime};
 
 /// The most keys one SCAN looks at, whatever COUNT says: other clients wait meanwhile.
 const SCAN_COUNT_MAX: i64 = 1000;
 const SCAN_COUNT_DEFAULT: i64 = 10;
-
-pub fn del(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let mut deleted = 0;
-    args.from(1).try_for_each(|key| context.replica.check_key(key))?;
-    for key in args.from(1) {
-        deleted += usize::from(context.replica.delete(key, Condition::Always, context.now_ms)?.is_some());
-    }
-    context.reply().count(deleted);
-    Ok(Next::Done)
-}
-
-pub fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let exists = |key: &&[u8]| context.replica.get(key, context.now_ms, |view| view.is_some());
-    let count = args.from(1).filter(exists).count();
-    context.reply().count(count);
-    Ok(Next::Done)
-}
 
 /// NX, XX, GT and LT: when EXPIRE and its kin do something. A key that never expires expires last.
 #[derive(Default)]

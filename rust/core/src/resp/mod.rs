@@ -5,9 +5,10 @@ mod admin;
 mod connection;
 mod docs;
 mod keys;
+pub mod many;
 pub mod reply;
 pub mod scan;
-pub(crate) mod strings;
+mod strings;
 pub mod table;
 
 use crate::context::Ask;

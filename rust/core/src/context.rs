@@ -4,6 +4,10 @@ use crate::client::Client;
 use crate::output::Output;
 use crate::replica::Replica;
 
+/// What a session does before others have their turn, in nanoseconds: about, as it is estimated from what
+/// commands do, for there is no clock here. The reactor gives a client four such steps.
+pub const STEP_NS: u64 = 250_000;
+
 /// What a command may use.
 pub struct Context<'t> {
     /// Where keys live.
@@ -16,6 +20,8 @@ pub struct Context<'t> {
     pub out: &'t mut Output,
     /// Who asks.
     pub client: &'t mut Client,
+    /// About how many nanoseconds the command took beyond what every command takes.
+    pub work_ns: u64,
 }
 
 /// A cold command, for the side that decides.

@@ -15,6 +15,7 @@ pub mod pipe;
 pub mod replica;
 pub mod reply;
 pub mod resp;
+pub mod search;
 pub mod session;
 pub mod slot;
 pub mod store;

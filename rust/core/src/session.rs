@@ -53,7 +53,7 @@ pub struct World<'t> {
 impl World<'_> {
     fn context<'c>(&'c mut self, client: &'c mut Client) -> Context<'c> {
         let World { replica, now_ms, random, ref mut out } = *self;
-        Context { replica, now_ms, random, out, client }
+        Context { replica, now_ms, random, out, client, work_ns: 0 }
     }
 }
 

@@ -142,3 +142,46 @@ fn memory_that_ends_half_way_is_told_in_redis_words() {
         assert_eq!(talk(&replica, b"DBSIZE\r\n", 100).0, format!(":{done}\r\n"));
     }
 }
+
+#[test]
+fn a_pattern_made_to_take_long_takes_many_steps() {
+    let replica = replica();
+    let keys: Vec<String> = (0..200).map(|i| format!("{}{i}", "a".repeat(4_000))).collect();
+    let pairs = keys.iter().flat_map(|key| [key.as_str(), "v"]);
+    talk(&replica, &request(["MSET"].into_iter().chain(pairs)), usize::MAX);
+    for pattern in
+        [format!("*{}b", "a".repeat(2_000)), "*?".repeat(2_000) + "b", format!("*[{}", "b".repeat(4_000))]
+    {
+        let (text, yields) = talk(&replica, &request(["KEYS", &pattern]), usize::MAX);
+        assert_eq!(text, "*0\r\n");
+        assert!(yields >= 4, "others had their turn {yields} times");
+        let (text, _) =
+            talk(&replica, &request(["SCAN", "0", "MATCH", &pattern, "COUNT", "1000"]), usize::MAX);
+        assert!(!text.starts_with("*2\r\n$1\r\n0\r\n"), "SCAN ended early, and its cursor goes on");
+    }
+    let too_long = "a".repeat(5_000);
+    for command in [request(["KEYS", &too_long]), request(["SCAN", "0", "MATCH", &too_long])] {
+        assert!(talk(&replica, &command, usize::MAX).0.starts_with("-ERR a pattern has at most 4096 bytes"));
+    }
+}
+
+#[test]
+fn a_search_finds_what_a_pattern_matches() {
+    let replica = replica();
+    talk(&replica, &mset(MANY, "v"), usize::MAX);
+    let (text, yields) = talk(&replica, &request(["KEYS", "k*9"]), usize::MAX);
+    assert!(text.starts_with(&format!("*{}\r\n$", MANY / 10)), "{text}");
+    assert_eq!(text.matches("\r\nk").count(), MANY / 10);
+    assert!(yields >= 1);
+    let (mut cursor, mut found) = ("0".to_string(), 0);
+    loop {
+        let (text, _) =
+            talk(&replica, &request(["SCAN", &cursor, "MATCH", "k*9", "COUNT", "100"]), usize::MAX);
+        cursor = text.split("\r\n").nth(2).unwrap_or_default().into();
+        found += text.matches("\r\nk").count();
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(found, MANY / 10);
+}

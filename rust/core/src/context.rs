@@ -8,6 +8,9 @@ use crate::replica::Replica;
 /// commands do, for there is no clock here. The reactor gives a client four such steps.
 pub const STEP_NS: u64 = 250_000;
 
+/// About how long every command takes: the cheapest ones, so that what a client sends at once is rarely cut.
+pub const COMMAND_NS: u64 = 100;
+
 /// What a command may use.
 pub struct Context<'t> {
     /// Where keys live.

@@ -7,7 +7,7 @@ use crate::blob::Value;
 pub use crate::client::Client;
 use crate::config::Limits;
 pub use crate::context::Ask;
-use crate::context::Context;
+use crate::context::{COMMAND_NS, Context, STEP_NS};
 use crate::error::Refusal;
 use crate::job::Job;
 use crate::output::Output;
@@ -65,6 +65,8 @@ pub struct Session {
     stage: Stage,
     /// What has come and is not processed; the request of a job too, until the job is done.
     inbox: Vec<u8>,
+    /// What of the inbox is processed all the same: moving the rest is put off until it is little.
+    processed: usize,
     /// The client has half-closed: nothing more will come.
     ended: bool,
 }
@@ -99,7 +101,7 @@ impl Session {
     /// The conversation with a client that has just connected.
     pub fn new(client: Client) -> Self {
         let (wire, stage) = (Wire::Unknown, Stage::Reading);
-        Session { client, wire, stage, inbox: Vec::new(), ended: false }
+        Session { client, wire, stage, inbox: Vec::new(), processed: 0, ended: false }
     }
 
     /// The client.
@@ -151,7 +153,7 @@ impl Session {
     /// Whether more may be read before what is there is processed. A client may send all of a pipeline before
     /// it reads the first reply, as many libraries do.
     pub fn has_room(&self, replica: &Replica) -> bool {
-        self.inbox.len() < limits(&self.client, replica).request_max
+        self.inbox.len() - self.processed < limits(&self.client, replica).request_max
     }
 
     /// Goes on after a `Yield`.
@@ -161,14 +163,14 @@ impl Session {
         }
         if let Stage::Working(job) = &mut self.stage {
             let args = match &self.wire {
-                Wire::Resp(scan) => scan.args(&self.inbox),
+                Wire::Resp(scan) => scan.args(&self.inbox[self.processed..]),
                 _ => Args::default(),
             };
             if !job.step(&mut world.context(&mut self.client), args) {
                 return Flow::Yield;
             }
             if let Wire::Resp(scan) = &mut self.wire {
-                self.inbox.drain(..scan.scanned());
+                self.processed += scan.scanned();
                 scan.reset();
             }
             return self.answered(world);
@@ -177,10 +179,15 @@ impl Session {
             return Flow::Read;
         }
         let inbox = std::mem::take(&mut self.inbox);
-        let (kept, flow) = self.process(&inbox, world);
+        let start = self.processed;
+        let (kept, flow) = self.process(&inbox[start..], world);
         self.inbox = inbox;
-        self.inbox.truncate(kept.end);
-        self.inbox.drain(..kept.start);
+        self.inbox.truncate(start + kept.end);
+        self.processed = start + kept.start;
+        if flow == Flow::Read || self.processed >= self.inbox.len() / 2 {
+            self.inbox.drain(..self.processed);
+            self.processed = 0;
+        }
         self.lift(world);
         if self.inbox.is_empty() {
             self.inbox.shrink_to(INBOX_KEPT);
@@ -254,7 +261,7 @@ impl Session {
 
     fn over(&mut self, flow: Flow) -> Flow {
         self.stage = Stage::Over;
-        self.inbox = Vec::new();
+        (self.inbox, self.processed) = (Vec::new(), 0);
         match &mut self.wire {
             Wire::Unknown => {}
             Wire::Resp(scan) => *scan = Scan::default(),
@@ -291,10 +298,10 @@ impl Session {
     fn process_resp(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
         let Wire::Resp(scan) = &mut self.wire else { return (0..0, Flow::Read) };
         let usage = world.replica.store().usage();
-        let (mut at, mut warm) = (0, 0);
+        let (mut at, mut warm, mut work_ns) = (0, 0, 0);
         while at < buffer.len() || scan.is_partial() {
             let limits = limits(&self.client, world.replica);
-            if world.out.len() > limits.output_max {
+            if world.out.len() > limits.output_max || work_ns > STEP_NS {
                 return (at..buffer.len(), Flow::Yield);
             }
             let rest = &buffer[at..];
@@ -314,7 +321,9 @@ impl Session {
                     if args.is_empty() {
                         (end, resp::Next::Done)
                     } else {
-                        (end, run_resp(args, &mut self.client, world))
+                        let (next, took_ns) = run_resp(args, &mut self.client, world);
+                        work_ns += took_ns + COMMAND_NS;
+                        (end, next)
                     }
                 }
             };
@@ -342,13 +351,14 @@ impl Session {
     fn process_pipe(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
         let replica = world.replica;
         let usage = replica.store().usage();
-        let mut at = 0;
+        let (mut at, mut work_ns) = (0, 0);
         loop {
             let limits = limits(&self.client, replica);
             let Wire::Pipe(pipe) = &mut self.wire else { return (0..0, Flow::Read) };
-            if world.out.len() > limits.output_max {
+            if world.out.len() > limits.output_max || work_ns > STEP_NS {
                 return (at..buffer.len(), Flow::Yield);
             }
+            work_ns += COMMAND_NS;
             let (end, request, ran) =
                 match pipe.reader.read(&buffer[at..], self.ended, !pipe.keep, limits, usage) {
                     Read::Partial(end) => return (at + end..buffer.len(), Flow::Read),
@@ -412,13 +422,16 @@ fn warm_up(buffer: &[u8], replica: &Replica) -> usize {
     end.max(1)
 }
 
-fn run_resp(args: Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {
+/// Runs a request; returns what follows it, and how long it took.
+fn run_resp(args: Args<'_>, client: &mut Client, world: &mut World<'_>) -> (resp::Next, u64) {
     // Xorshift, by Marsaglia (2003): enough to pick some key.
     world.random ^= world.random << 13;
     world.random ^= world.random >> 7;
     world.random ^= world.random << 17;
     world.replica.counters().commands.bump();
-    resp::run(&mut world.context(client), args)
+    let mut context = world.context(client);
+    let next = resp::run(&mut context, args);
+    (next, context.work_ns)
 }
 
 /// Runs a request; a wait for what is there already is over at once.

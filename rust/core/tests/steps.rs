@@ -144,6 +144,28 @@ fn memory_that_ends_half_way_is_told_in_redis_words() {
 }
 
 #[test]
+fn a_pipeline_of_costly_commands_lets_others_have_their_turn() {
+    let (empty, replica) = (replica(), replica());
+    talk(&replica, &mset(MANY, "v"), usize::MAX);
+    let scan = request(["SCAN", "0", "MATCH", "q*", "COUNT", "1000"]);
+    for (replica, command, count) in [
+        (&replica, scan, 200),
+        (&replica, on_keys("EXISTS", 250), 100),
+        (&empty, b"RANDOMKEY\r\n".to_vec(), 100),
+        (&empty, b"SCAN 0\r\n".to_vec(), 100),
+    ] {
+        let (_, yields) = talk(replica, &command.repeat(count), usize::MAX);
+        assert!(yields >= 5, "others had their turn {yields} times");
+    }
+    // A client that sends on while it takes no replies has all of that in its inbox when it does.
+    let gets = on_keys("GET", 1).repeat(100_000);
+    assert!(talk(&replica, &gets, usize::MAX).1 >= 20);
+    let pings = [b"keep||\n".to_vec(), b"ping||\n".repeat(100_000)].concat();
+    let (text, yields) = talk(&replica, &pings, usize::MAX);
+    assert!(yields >= 20 && text.len() == "ok|\n".len() + 100_000 * "pong\n".len());
+}
+
+#[test]
 fn a_pattern_made_to_take_long_takes_many_steps() {
     let replica = replica();
     let keys: Vec<String> = (0..200).map(|i| format!("{}{i}", "a".repeat(4_000))).collect();

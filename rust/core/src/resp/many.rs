@@ -11,6 +11,8 @@ use crate::store::PREFETCH;
 
 /// Keys done in a step, and so those of a request that is done at once: some tens of microseconds.
 const STEP: usize = 256;
+/// About how long a key takes beyond the first of some that are fetched together.
+const KEY_NS: u64 = 250;
 /// Keys checked in a step.
 const CHECK_STEP: usize = 4 * STEP;
 
@@ -75,15 +77,16 @@ impl Many {
             if context.out.len() > context.replica.limits().output_max {
                 return Ok(false);
             }
-            let (mut keys, mut count) = ([&b""[..]; PREFETCH], 0);
-            for index in (self.at..end).step_by(stride).take(PREFETCH) {
-                (keys[count], count) = (args.bytes(index), count + 1);
+            let some = end.min(self.at + PREFETCH * stride);
+            // Some keys wait for memory less long if all of them are fetched at once; for a few it is no gain.
+            if some - self.at == PREFETCH * stride {
+                let keys: [&[u8]; PREFETCH] =
+                    std::array::from_fn(|index| args.bytes(self.at + index * stride));
+                context.replica.store().prefetch(&keys);
             }
-            if count > 1 {
-                context.replica.store().prefetch(&keys[..count]);
-            }
-            for key in &keys[..count] {
-                self.run(context, args, key).map_err(|refusal| self.half_way(refusal, args))?;
+            context.work_ns += ((some - self.at) / stride - 1) as u64 * KEY_NS;
+            while self.at < some {
+                self.run(context, args).map_err(|refusal| self.half_way(refusal, args))?;
                 self.at += stride;
             }
         }
@@ -125,8 +128,9 @@ impl Many {
         Ok(end == args.len())
     }
 
-    fn run(&mut self, context: &mut Context<'_>, args: Args<'_>, key: &[u8]) -> Result<(), Refusal> {
-        let (replica, now_ms) = (context.replica, context.now_ms);
+    /// Does what is to be done to the next key.
+    fn run(&mut self, context: &mut Context<'_>, args: Args<'_>) -> Result<(), Refusal> {
+        let (replica, now_ms, key) = (context.replica, context.now_ms, args.bytes(self.at));
         match self.action {
             Action::Count => self.found += usize::from(replica.get(key, now_ms, |view| view.is_some())),
             Action::Delete => {

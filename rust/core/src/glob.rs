@@ -149,8 +149,9 @@ fn class(pattern: &[u8], mut p: usize) -> (Set, usize) {
             add(&mut set, pattern[p + 1]);
             p += 2;
         } else if pattern.get(p + 1) == Some(&b'-') && p + 2 < pattern.len() {
-            let high = pattern[p + 2];
-            (low.min(high)..=low.max(high)).for_each(|byte| add(&mut set, byte));
+            // As Redis on most machines, whose characters have a sign: those from 128 on come first.
+            let (low, high) = (low as i8, pattern[p + 2] as i8);
+            (low.min(high)..=low.max(high)).for_each(|byte| add(&mut set, byte as u8));
             p += 3;
         } else {
             add(&mut set, low);
@@ -200,6 +201,7 @@ mod tests {
         ];
         assert!(yes.iter().all(|(pattern, text)| matches(pattern.as_bytes(), text.as_bytes())));
         assert!(no.iter().all(|(pattern, text)| !matches(pattern.as_bytes(), text.as_bytes())));
+        assert!(matches(b"[c-\xffa", b"A") && !matches(b"[c-\xffa", b"d"));
     }
 
     /// The rule itself, without regard to time.

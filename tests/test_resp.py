@@ -281,7 +281,7 @@ def test_redis_says_the_same_to_very_many_arguments(node: Served, redis: str) ->
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_redis_finds_the_same_keys(node: Served, redis: str, seed: int) -> None:
+def test_redis_finds_the_same_by_any_pattern(node: Served, redis: str, seed: int) -> None:
     """Whatever the pattern, its classes closed or not."""
     draw, letters = random.Random(seed), [b"%c" % byte for byte in b"abc\x80\xff][-^\\*?"]
     keys = {b"%c" % byte for byte in range(256)} - {b"\r", b"\n"}

@@ -1,8 +1,8 @@
 //! Glob patterns as Redis has them: `*`, `?`, `[a-z]`, `[^a]` and `\` before a character taken literally.
 //!
-//! A pattern is a row of sets of bytes, some with a `*` before them. All the places in it that the text may have
-//! come to are the bits of a number, moved on together with each byte: so the work is the same whatever the
-//! pattern, and no text makes it go back.
+//! A pattern is a row of sets of bytes, some with a `*` before them. All the places in it that the text may
+//! have come to are the bits of a number, moved on together with each byte: so the work is the same whatever
+//! the pattern, and no text makes it go back.
 //!
 //! Source: Baeza-Yates and Gonnet, "A new approach to text searching" (1992).
 

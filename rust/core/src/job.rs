@@ -78,7 +78,7 @@ impl Job {
         Job::Flush(0)
     }
 
-    /// Does one step, writing what is ready; returns whether the job is done. `args` are those of the command.
+    /// Does one step, writing what is ready; returns whether the job is done. `args` are the command's.
     pub fn step(&mut self, context: &mut Context<'_>, args: Args<'_>) -> bool {
         let (replica, now_ms) = (context.replica, context.now_ms);
         match self {

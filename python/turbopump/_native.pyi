@@ -27,6 +27,7 @@ __all__ = [
     "Logged",
     "MerkleTree",
     "NoSpaceError",
+    "NodeFailedError",
     "NotFoundError",
     "ProtocolError",
     "Refusal",
@@ -161,7 +162,7 @@ class Engine:
 
     Life: made, `start`, any number of `listen`, `drain`, `stop`. The methods on keys may be called from any
     thread at any time before `stop`; they take about a microsecond and do not hold the GIL while they wait
-    for a lock.
+    for a lock. Once a thread of it has panicked they raise NodeFailedError: what it held may be half changed.
     """
 
     def __new__(cls, options: dict[str, object]) -> Engine:
@@ -497,6 +498,12 @@ class NotFoundError(TurbopumpError):
 
 class NoSpaceError(TurbopumpError):
     """The node or the keyspace is full. Nothing changed; reads and deletes go on."""
+
+class NodeFailedError(TurbopumpError):
+    """A thread of this process's engine panicked: a defect of turbopump, never of a client.
+
+    The node has stopped, and what it held in memory is gone.
+    """
 
 class UnavailableError(TurbopumpError):
     """The node could not answer. The message says what is known of a write."""

@@ -11,7 +11,7 @@ from turbopump import log
 from turbopump._native import Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
 from turbopump.commands import Commands
 from turbopump.config import Config, engine_options
-from turbopump.errors import ConfigError, NodeFailedError, error_for
+from turbopump.errors import ConfigError, TurbopumpError, error_for
 from turbopump.server import Server
 
 SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
@@ -68,7 +68,7 @@ class Node:
         self._listen = listen
         self._on_shutdown = on_shutdown
         self._make_engine = engine
-        self._failure: NodeFailedError | None = None
+        self._failure: TurbopumpError | None = None
         self._engine = cast("Engine", Absent(self))
         self._get: Callable[[bytes], bytes | None] = self._engine.get
 
@@ -257,9 +257,9 @@ class Node:
                     self.drained = event
                     self.abort()
                 case Failed(message):
-                    self._fail(NodeFailedError(message))
+                    self._fail(error_for("node_failed", message))
 
-    def _fail(self, failure: NodeFailedError) -> None:
+    def _fail(self, failure: TurbopumpError) -> None:
         """A task that raises is how the group tells the body of `async with`."""
         if self._failure is None:
             self._failure = failure
@@ -308,5 +308,5 @@ def _condition(*, if_absent: bool, if_present: bool) -> Literal["absent", "prese
     return "present" if if_present else None
 
 
-async def _raise(failure: NodeFailedError) -> NoReturn:
+async def _raise(failure: TurbopumpError) -> NoReturn:
     raise failure

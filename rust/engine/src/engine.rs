@@ -41,9 +41,9 @@ pub enum EngineError {
     /// It has been started before.
     #[error("the engine was started before: make another one")]
     Started,
-    /// It has been stopped, or a reactor has panicked.
-    #[error("the engine has stopped")]
-    Stopped,
+    /// A thread of it has panicked.
+    #[error("a thread of the engine has panicked, and what it held may be half changed: make another one")]
+    Failed,
 }
 
 /// The engine of one node.
@@ -121,14 +121,7 @@ impl Engine {
             let shared = Arc::clone(&self.shared);
             let serve = move || {
                 ask_for_short_slice();
-                let failure = match catch_unwind(AssertUnwindSafe(|| reactor.run())) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => format!("polling failed: {error}"),
-                    Err(panic) => panic_text(panic.as_ref()),
-                };
-                shared.failed.store(true, SeqCst);
-                // Cannot be refused: the queue keeps room for it.
-                let _ = shared.events.push(Event::Failed(failure));
+                watch(&shared, || reactor.run());
             };
             threads.push(std::thread::Builder::new().name(format!("reactor-{index}")).spawn(serve)?);
         }
@@ -177,14 +170,12 @@ impl Engine {
         }
     }
 
-    /// Whether a reactor has failed.
-    pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(SeqCst)
-    }
-
-    /// The coordinator for calls from this process.
-    pub fn replica(&self) -> &Replica {
-        &self.shared.replica
+    /// The coordinator for calls from this process, on any thread.
+    ///
+    /// # Errors
+    /// `EngineError::Failed`: nobody is to read what may be half changed.
+    pub fn replica(&self) -> Result<&Replica, EngineError> {
+        if self.shared.failed.load(SeqCst) { Err(EngineError::Failed) } else { Ok(&self.shared.replica) }
     }
 
     /// All clients.
@@ -236,6 +227,18 @@ impl Drop for Engine {
     }
 }
 
+/// Runs a reactor, and tells everybody when it fails.
+fn watch(shared: &Shared, run: impl FnOnce() -> std::io::Result<()>) {
+    let failure = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("polling failed: {error}"),
+        Err(panic) => panic_text(panic.as_ref()),
+    };
+    shared.failed.store(true, SeqCst);
+    // Cannot be refused: the queue keeps room for it.
+    let _ = shared.events.push(Event::Failed(failure));
+}
+
 /// Unix milliseconds, for calls from outside the reactors.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
@@ -272,4 +275,20 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("a reactor panicked: {}", text.unwrap_or_else(|| "without a message".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_panic_nobody_reads_what_may_be_half_changed() -> Result<(), EngineError> {
+        let engine = Engine::new(EngineConfig::default())?;
+        watch(&engine.shared, || Ok(()));
+        assert!(engine.replica().is_ok());
+        watch(&engine.shared, || panic!("a defect"));
+        assert!(matches!(engine.replica(), Err(EngineError::Failed)));
+        assert_eq!(engine.events().drain(), [Event::Failed("a reactor panicked: a defect".into())]);
+        Ok(())
+    }
 }

@@ -46,8 +46,8 @@ mod _native {
     use super::engine::{Engine, Entry};
     #[pymodule_export]
     use super::error::{
-        ConflictError, DeniedError, NoSpaceError, NotFoundError, ProtocolError, RequestError, TurbopumpError,
-        UnavailableError,
+        ConflictError, DeniedError, NoSpaceError, NodeFailedError, NotFoundError, ProtocolError,
+        RequestError, TurbopumpError, UnavailableError,
     };
     #[pymodule_export]
     use super::events::{Asked, Drained, Failed, Logged};

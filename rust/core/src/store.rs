@@ -326,11 +326,11 @@ impl Cell<'_> {
         self.store.keyspaces.get(self.store.keyspaces.index_of(self.key))
     }
 
-    /// A version that beats the entry there is and all this node has made.
-    pub fn next_version(&self, now_ms: u64) -> Version {
+    /// A version that beats the entry there is and all this node has made; `None` when there is none.
+    pub fn next_version(&self, now_ms: u64) -> Option<Version> {
         let seen = self.view().map_or(Version::ZERO, |view| view.version).max(self.watermark());
-        let stamp = self.store.clock.tick(now_ms).max(seen.stamp + 1);
-        Version { stamp, node: self.store.node }
+        let stamp = self.store.clock.tick(now_ms).max(seen.stamp.checked_add(1)?);
+        Some(Version { stamp, node: self.store.node })
     }
 
     /// The version up to which deletes in this slot are known to everyone.

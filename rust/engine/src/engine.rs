@@ -256,7 +256,7 @@ fn replica(config: &EngineConfig, inboxes: Arc<Vec<Inbox>>) -> Result<Replica, E
         memory_max: config.memory_max,
     });
     let waits = Waits::new(config.limits.waits_max, Box::new(move |reactor: usize| inboxes[reactor].wake()));
-    Ok(Replica::new(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
+    Ok(Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.

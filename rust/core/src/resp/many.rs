@@ -78,7 +78,7 @@ impl Many {
                 return Ok(false);
             }
             let some = end.min(self.at + PREFETCH * stride);
-            // Many keys wait for memory less long if all of them are fetched at once; for a few it is no gain.
+            // Many keys wait for memory less long if all of them are fetched at once; a few do not.
             if some - self.at == PREFETCH * stride {
                 let keys: [&[u8]; PREFETCH] =
                     std::array::from_fn(|index| args.bytes(self.at + index * stride));

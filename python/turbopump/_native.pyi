@@ -308,10 +308,9 @@ class Engine:
         """Counters since the start and gauges of now, by name.
 
         Returns:
-            Gauges: `keys` (deleted ones too, while they are remembered), `memory`, `max_memory` (bytes),
-            `expiring`, `connections`. Counters: `expired`, `hits`, `misses`, `writes`, `deletes`, `commands`,
-            `refusals`, `accepted`, `turned_away`. And `keyspaces`: of each its `prefix`, `keys`, `memory`
-            and `max_memory`.
+            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`. Counters: `expired`,
+            `hits`, `misses`, `writes`, `deletes`, `commands`, `refusals`, `accepted`, `turned_away`. And
+            `keyspaces`: of each its `prefix`, `keys`, `memory` and `max_memory`.
         """
 
     def clients(self) -> list[dict[str, object]]:

@@ -144,7 +144,7 @@ impl Reactor {
         if !self.ready.is_empty() || self.knocking {
             return Duration::ZERO;
         }
-        let collects = self.index == 0 && self.replica.store().expiring() > 0;
+        let collects = self.index == 0 && self.replica.store().has_passing();
         let collect = collects.then_some(self.collect_at_ms);
         let deadlines = [self.timers.next(), self.drain_deadline_ms, collect].into_iter().flatten();
         let left = deadlines.min().map_or(SLEEP_MS, |at_ms| at_ms.saturating_sub(self.now_ms));
@@ -418,11 +418,11 @@ impl Reactor {
 
     fn collect(&mut self) {
         let store = self.replica.store();
-        if self.index == 0 && store.expiring() > 0 && self.now_ms >= self.collect_at_ms {
-            let (next, due) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
+        if self.index == 0 && store.has_passing() && self.now_ms >= self.collect_at_ms {
+            let (next, dropped) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
             self.collect_cursor = next;
-            // Where much is due there is more: it goes on after everybody's next turn.
-            self.collect_at_ms = self.now_ms + if due > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };
+            // Where much was due there is more: it goes on after everybody's next turn.
+            self.collect_at_ms = self.now_ms + if dropped > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };
         }
     }
 

@@ -76,6 +76,7 @@ pub struct Reactor {
     collect_at_ms: u64,
     collect_cursor: u64,
     drain_deadline_ms: Option<u64>,
+    drained: bool,
     stopped: bool,
 }
 
@@ -102,6 +103,7 @@ impl Reactor {
             collect_at_ms: 0,
             collect_cursor: 0,
             drain_deadline_ms: None,
+            drained: false,
             stopped: false,
             shared,
         }

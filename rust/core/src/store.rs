@@ -239,8 +239,8 @@ impl Store {
     }
 
     /// Looks at about `limit` entries, from `cursor` on, and drops those whose time has passed and tombstones
-    /// that need not be kept; returns the cursor to go on with, 0 at the end, and how many were dropped. Skips
-    /// branches where nothing can be.
+    /// that need not be kept; returns the cursor to go on with, 0 at the end, and how many were dropped.
+    /// Skips branches where nothing can be.
     pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> (u64, usize) {
         let mut due = Vec::new();
         let next = self.walk(

@@ -115,6 +115,23 @@ pub fn integer(bytes: &[u8]) -> Result<i64, Refusal> {
     text.and_then(|text| text.parse().ok()).ok_or(Refusal::NotInteger)
 }
 
+/// Bytes of a cold command's arguments, with what keeps them: many commands may wait for the side that
+/// decides, and none that it knows needs more.
+const ASK_BYTES_MAX: usize = 64 * 1024;
+
+/// Asks the side that decides.
+fn ask<'a>(command: &'static str, args: impl Iterator<Item = &'a [u8]>) -> Result<Next, Refusal> {
+    let (mut copied, mut bytes) = (Vec::new(), 0);
+    for arg in args {
+        bytes += arg.len() + size_of::<Vec<u8>>();
+        if bytes > ASK_BYTES_MAX {
+            return Err(Refusal::Syntax(format!("the arguments of '{command}' are too long")));
+        }
+        copied.push(arg.to_vec());
+    }
+    Ok(Next::Ask(Ask { command, args: copied }))
+}
+
 fn syntax() -> Refusal {
     Refusal::Syntax("syntax error".into())
 }

@@ -12,10 +12,11 @@ of one key the greater text is the later one.
 from typing import Literal, TypeAlias, final
 
 _Reply: TypeAlias = bool | int | str | bytes | list[_Reply] | dict[str, _Reply] | Refusal | None
-_Event: TypeAlias = Asked | Logged | Failed | Drained
+_Event: TypeAlias = Appeared | Asked | Logged | Failed | Drained
 
 __all__ = [
     "Answer",
+    "Appeared",
     "Asked",
     "ClientCodec",
     "ConflictError",
@@ -283,6 +284,20 @@ class Engine:
             RequestError: The key is empty or too long.
         """
 
+    def wait(self, key: bytes) -> str | int:
+        """The version of the value under a key; if there is none, the number of a wait for it.
+
+        The wait is over with an `Appeared` event of this number, or with `forget`. The value may have gone
+        again when the event is read.
+
+        Raises:
+            RequestError: The key is empty or too long.
+            UnavailableError: As many wait as `max_waits`.
+        """
+
+    def forget(self, key: bytes, wait: int) -> None:
+        """Ends a wait, if it is not over already."""
+
     def scan(self, cursor: int, limit: int, prefix: bytes = ...) -> tuple[int, list[tuple[bytes, int]]]:
         """Some of the keys and the sizes of their values.
 
@@ -383,6 +398,15 @@ class Failed:
     @property
     def message(self) -> str:
         """What the panic said."""
+
+@final
+class Appeared:
+    """The key of a wait has a value now, or had one."""
+
+    __match_args__ = ("wait",)
+    @property
+    def wait(self) -> int:
+        """What `Engine.wait` returned."""
 
 @final
 class Drained:

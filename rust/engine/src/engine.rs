@@ -1,6 +1,6 @@
 //! The engine: the reactors' threads, and what other threads may ask of them.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
+use turbopump_core::error::Refusal;
 use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
 use turbopump_core::store::{Store, StoreConfig};
-use turbopump_core::version::NodeId;
-use turbopump_core::waits::Waits;
+use turbopump_core::version::{NodeId, Version};
+use turbopump_core::waits::{Waiter, Waits};
 
 use crate::config::EngineConfig;
 use crate::events::{Event, Events};
@@ -67,14 +68,15 @@ impl Engine {
             polls.iter().map(|poll| Waker::new(poll.registry(), WAKER)).collect::<Result<Vec<_>, _>>()?;
         let inbox = |waker| Inbox { orders: Mutex::default(), waker };
         let inboxes = Arc::new(wakers.into_iter().map(inbox).collect::<Vec<_>>());
-        let replica = replica(&config, Arc::clone(&inboxes))?;
+        let events = Arc::new(Events::new(config.events_max)?);
+        let replica = replica(&config, Arc::clone(&inboxes), Arc::clone(&events))?;
         let coordinator = || {
             let limits = Arc::new(config.limits.clone());
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
         };
         let replicas: Vec<Replica> = (0..count).map(|_| coordinator()).collect();
         let shared = Arc::new(Shared {
-            events: Events::new(config.events_max)?,
+            events,
             counters: replicas
                 .iter()
                 .chain([&replica])
@@ -88,6 +90,7 @@ impl Engine {
             turned_away: AtomicU64::new(0),
             next_client: AtomicU64::new(1),
             next_ask: AtomicU64::new(1),
+            next_wait: AtomicU64::new(1),
             undrained: AtomicUsize::new(count),
             answered: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
@@ -142,9 +145,51 @@ impl Engine {
         Ok(())
     }
 
-    /// Where news comes from.
-    pub fn events(&self) -> &Events {
-        &self.shared.events
+    /// A descriptor that is readable while there is news.
+    pub fn signal(&self) -> BorrowedFd<'_> {
+        self.shared.events.as_fd()
+    }
+
+    /// All there is of news.
+    pub fn poll_events(&self) -> Vec<Event> {
+        let mut events = self.shared.events.drain();
+        let appeared = self.shared.replica.waits().take_ready(self.shared.inboxes.len());
+        events.extend(appeared.into_iter().map(Event::Appeared));
+        events
+    }
+
+    /// The version of the value under `key`; if there is none, the number of a wait for it, which an
+    /// `Appeared` event tells to be over.
+    ///
+    /// # Errors
+    /// As many wait as may.
+    pub fn wait(&self, key: &[u8]) -> Result<Result<Version, u64>, Refusal> {
+        let replica = &self.shared.replica;
+        let find = || replica.get(key, unix_ms(), |view| view.map(|view| view.version));
+        if let Some(version) = find() {
+            return Ok(Ok(version));
+        }
+        let wait = self.shared.next_wait.fetch_add(1, Relaxed);
+        if !replica.waits().wait(key, self.waiter(wait)) {
+            return Err(Refusal::Busy("as many wait as limits.max_waits allows: try again".into()));
+        }
+        // A write between the look and the note has not seen the note.
+        match find() {
+            None => Ok(Err(wait)),
+            Some(version) => {
+                self.forget(key, wait);
+                Ok(Ok(version))
+            }
+        }
+    }
+
+    /// Ends a wait that is not over.
+    pub fn forget(&self, key: &[u8], wait: u64) {
+        self.shared.replica.waits().cancel(key, self.waiter(wait));
+    }
+
+    fn waiter(&self, wait: u64) -> Waiter {
+        Waiter { reactor: self.shared.inboxes.len(), client: wait }
     }
 
     /// Answers a cold command.
@@ -244,7 +289,11 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-fn replica(config: &EngineConfig, inboxes: Arc<Vec<Inbox>>) -> Result<Replica, EngineError> {
+fn replica(
+    config: &EngineConfig,
+    inboxes: Arc<Vec<Inbox>>,
+    events: Arc<Events>,
+) -> Result<Replica, EngineError> {
     let secret = |_| random().map(u64::to_ne_bytes);
     let digest_secret: Vec<u8> = (0..2).map(secret).collect::<Result<Vec<_>, _>>()?.concat();
     let digest_secret = digest_secret.try_into().unwrap_or_default();
@@ -255,7 +304,11 @@ fn replica(config: &EngineConfig, inboxes: Arc<Vec<Inbox>>) -> Result<Replica, E
         keyspaces: Keyspaces::new(config.keyspaces.clone()),
         memory_max: config.memory_max,
     });
-    let waits = Waits::new(config.limits.waits_max, Box::new(move |reactor: usize| inboxes[reactor].wake()));
+    let wake = move |reactor: usize| match inboxes.get(reactor) {
+        Some(inbox) => inbox.wake(),
+        None => events.signal(),
+    };
+    let waits = Waits::new(config.limits.waits_max, Box::new(wake));
     Ok(Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
 }
 
@@ -288,7 +341,7 @@ mod tests {
         assert!(engine.replica().is_ok());
         watch(&engine.shared, || panic!("a defect"));
         assert!(matches!(engine.replica(), Err(EngineError::Failed)));
-        assert_eq!(engine.events().drain(), [Event::Failed("a reactor panicked: a defect".into())]);
+        assert_eq!(engine.poll_events(), [Event::Failed("a reactor panicked: a defect".into())]);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The engine as a Python class.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -105,11 +105,11 @@ impl Engine {
     }
 
     fn fileno(&self) -> i32 {
-        self.engine.events().as_fd().as_raw_fd()
+        self.engine.signal().as_raw_fd()
     }
 
     fn poll_events(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
-        let events = py.detach(|| self.engine.events().drain());
+        let events = py.detach(|| self.engine.poll_events());
         events.into_iter().map(|event| events::object(py, event)).collect()
     }
 
@@ -184,6 +184,17 @@ impl Engine {
 
     fn exists(&self, py: Python<'_>, key: &[u8]) -> PyResult<bool> {
         self.with(py, key, |replica| Ok(replica.get(key, unix_ms(), |view| view.is_some())))
+    }
+
+    fn wait<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        match self.with(py, key, |_| self.engine.wait(key))? {
+            Ok(version) => Ok(version.to_string().into_pyobject(py)?.into_any()),
+            Err(wait) => Ok(wait.into_pyobject(py)?.into_any()),
+        }
+    }
+
+    fn forget(&self, py: Python<'_>, key: &[u8], wait: u64) {
+        py.detach(|| self.engine.forget(key, wait));
     }
 
     #[pyo3(signature = (cursor, limit, prefix = &[][..]))]

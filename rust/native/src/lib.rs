@@ -50,7 +50,7 @@ mod _native {
         RequestError, TurbopumpError, UnavailableError,
     };
     #[pymodule_export]
-    use super::events::{Asked, Drained, Failed, Logged};
+    use super::events::{Appeared, Asked, Drained, Failed, Logged};
     #[pymodule_export]
     use super::merkle::MerkleTree;
     use super::values::Key;

@@ -458,6 +458,7 @@ def test_a_life(folder: Path) -> None:
         engine.stop()
         engine.drain(1)
         assert engine.clients() == []
+        assert not engine.kill(1)
     Engine(options()).stop()
 
     assert len(os.listdir("/proc/self/task")) <= threads  # noqa: PTH208

@@ -230,16 +230,22 @@ impl Engine {
             inbox.send(Order::Describe(sender));
             receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
         };
-        self.shared.inboxes.iter().filter(|_| !self.threads.lock().is_empty()).flat_map(ask).collect()
+        self.running().flat_map(ask).collect()
     }
 
     /// Ends the client with this number; tells whether there was one.
     pub fn kill(&self, id: u64) -> bool {
-        self.shared.inboxes.iter().any(|inbox| {
+        self.running().any(|inbox| {
             let (sender, receiver) = sync_channel(1);
             inbox.send(Order::Kill(id, sender));
             receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or(false)
         })
+    }
+
+    /// The reactors, if there is anybody to answer for them.
+    fn running(&self) -> impl Iterator<Item = &Inbox> {
+        let running = !self.threads.lock().is_empty();
+        self.shared.inboxes.iter().filter(move |_| running)
     }
 
     /// What the engine counted, by name.

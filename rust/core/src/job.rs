@@ -19,7 +19,7 @@ const STEP: usize = 256;
 /// A piece of the reply to KEYS.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Lines of a framed listing that states no limit.
+/// Lines of a framed listing that states no limit: it is made whole, and its cursor goes on.
 const FRAMED_LIMIT: u64 = 1000;
 
 /// A command under way.

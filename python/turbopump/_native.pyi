@@ -178,14 +178,17 @@ class Engine:
                 `ttl_ms`, `max_memory` each).
 
         Raises:
-            ValueError: An option is unknown, missing or out of range; names it.
+            ValueError: An option is unknown, missing, of another type or beyond what its integer holds; names
+                it. What figures make sense is for `turbopump.config` to say: here 0 of anything is taken.
+            OSError: The system refuses an epoll, an eventfd or randomness.
         """
 
     def start(self) -> None:
         """Starts the reactor threads.
 
         Raises:
-            OSError: The system refuses a thread, an epoll or an eventfd.
+            OSError: The system refuses a thread.
+            RuntimeError: It was started before.
         """
 
     def listen(self, fd: int, *, tcp: bool) -> None:

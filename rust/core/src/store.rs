@@ -428,9 +428,8 @@ impl Cell<'_> {
         }
         let table = &mut self.branch.tables[self.place.slot];
         let before = table.footprint();
-        table.insert(self.place.tag, entry);
+        self.index = Some(table.insert(self.place.tag, entry));
         let tables = table.footprint() as i64 - before as i64;
-        self.index = table.find(self.place.tag, self.key);
         store.usage.change_shared(tables);
         self.count(Tally::default(), Tally::of(view), grows);
         self.toggle(store.digest_key.of(self.key, view));

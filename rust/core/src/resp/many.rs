@@ -11,7 +11,7 @@ use crate::store::PREFETCH;
 
 /// Keys done in a step, and so those of a request that is done at once: some tens of microseconds.
 const STEP: usize = 256;
-/// About how long a key takes beyond the first of some that are fetched together.
+/// About how long each key takes beyond the first.
 const KEY_NS: u64 = 250;
 /// Keys checked in a step.
 const CHECK_STEP: usize = 4 * STEP;
@@ -84,8 +84,8 @@ impl Many {
                     std::array::from_fn(|index| args.bytes(self.at + index * stride));
                 context.replica.store().prefetch(&keys);
             }
-            context.work_ns += ((some - self.at) / stride - 1) as u64 * KEY_NS;
             while self.at < some {
+                context.work_ns += if self.at == 1 { 0 } else { KEY_NS };
                 self.run(context, args).map_err(|refusal| self.half_way(refusal, args))?;
                 self.at += stride;
             }

@@ -32,8 +32,8 @@ pub const WAKER: Token = Token(usize::MAX);
 const POLL_EVENTS: usize = 256;
 /// Reads, or steps of a job, before the next client's turn.
 const TURN_STEPS: usize = 4;
-/// After an error that ends a connection, this much of what the client still sends is read, which is more than
-/// sockets hold: a close before that would take the error from it ...
+/// After an error that ends a connection, this much of what the client still sends is read, which is more
+/// than sockets hold: a close before that would take the error from it ...
 const LINGER_BYTES: usize = 1 << 20;
 /// ... for this long after it took the last reply: a round trip, even a slow one.
 const LINGER_MS: u64 = 1000;

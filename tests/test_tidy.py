@@ -122,8 +122,8 @@ def a_file_says_what_it_is(tree: Tree) -> Iterator[str]:
     {"rust/core/src/key.rs": "//! A.\n" * 601},
 )
 def a_file_is_one_concept(tree: Tree) -> Iterator[str]:
-    """More than 600 lines were two concepts."""
-    for name in tree.match("**.rs", "**.py", "**.pyi", ".ci/*"):
+    """More than 600 lines were two concepts. A stub documents a whole module, which is many."""
+    for name in tree.match("**.rs", "**.py", ".ci/*"):
         if (length := tree.text(name).count("\n")) > 600:
             yield f"{name}: {length} lines, 600 at most"
 

@@ -3,6 +3,8 @@
 # ruff: noqa: S104 - addresses that are to be refused, never bound
 
 import json
+import math
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -339,3 +341,21 @@ def test_the_engine_refuses_what_it_does_not_know() -> None:
 
     with pytest.raises(ValueError, match="colour"):
         Engine(options)
+
+
+def test_the_engine_has_the_same_defaults() -> None:
+    """What tests in Rust run with is what users get."""
+    rust = Path(__file__).parent.parent / "rust"
+    ours = engine_options(Config(), Config().member())
+    limits = typing.cast("dict[str, int]", ours["limits"])
+    found = {}
+    for name in ("core/src/config.rs", "engine/src/config.rs"):
+        defaults = (rust / name).read_text(encoding="utf-8").partition("fn default()")[2]
+        for field, figure in re.findall(r"(\w+): (\d[\d_]*(?: <<? ?\d+| \* \d+)?),", defaults):
+            factors = [int(part) for part in re.findall(r"\d+", figure.replace("_", ""))]
+            found[field] = factors[0] << factors[1] if "<<" in figure else math.prod(factors)
+    named = {"wait_ms_max": "max_wait_ms", "read_buffer": "read_buffer"}
+    for field, figure in found.items():
+        name = named.get(field, "max_" + field.removesuffix("_max"))
+        assert figure == (limits[name] if name in limits else ours.get(name, ours.get(field))), field
+    assert len(found) >= len(limits)

@@ -1,5 +1,6 @@
 """`ClientCodec`: the client's half of the pipe protocol, against a real node and against nonsense."""
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from conftest import Served
 from turbopump import ProtocolError
 from turbopump._native import Answer, ClientCodec
+from wire import resident
 
 KEYS = st.binary(min_size=1, max_size=80)
 VALUES = st.one_of(
@@ -288,3 +290,16 @@ def test_an_answer_is_frozen_and_matches() -> None:
             raise AssertionError(answer)
     with pytest.raises(AttributeError):
         answer.code = None  # type: ignore[misc] # that is what is tested
+
+
+def test_a_large_reply_leaves_nothing_behind() -> None:
+    """A connection that once carried one does not keep its memory."""
+    size = 16 << 20
+    reply = b"ok|id=1 length=%d|" % size + b"x" * size + b"\nok|id=2 length=1|y\n"
+    before, codecs = resident(os.getpid()), []
+    for _ in range(12):
+        codec = ClientCodec()
+        assert codec.feed(reply[:-30]) == []
+        assert [len(answer.body) for answer in codec.feed(reply[-30:])] == [size, 1]
+        codecs.append(codec)
+    assert resident(os.getpid()) - before < 6 * size

@@ -458,10 +458,37 @@ def test_a_life(folder: Path) -> None:
         engine.stop()
         engine.drain(1)
         assert engine.clients() == []
+        assert not engine.kill(1)
     Engine(options()).stop()
 
     assert len(os.listdir("/proc/self/task")) <= threads  # noqa: PTH208
     assert folder.exists()
+
+
+def test_a_drain_is_over_once_however_often_it_is_asked_for(folder: Path) -> None:
+    """A reactor that has nothing to do any more does not answer for one that still serves somebody."""
+    engine = Engine(options(members=[{"reactors": 2}]))
+    engine.start()
+    path = str(folder / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(100)
+        engine.listen(listener.fileno(), tcp=False)
+    with Wire(path) as wire:
+        wire.send(b"write|name=a length=2|x")
+        until(lambda: len(engine.clients()) == 1, "the client to be served")
+        for _ in range(3):
+            engine.drain(2**64 - 1)
+            for _ in range(2):  # each asks all reactors, behind what they were told before
+                assert len(engine.clients()) == 1
+        assert engine.poll_events() == []
+        wire.send(b"y\n")
+        assert wire.rest().startswith(b"ok|version=")
+    assert select.select([engine], [], [], 20)[0]
+    [event] = engine.poll_events()
+    assert isinstance(event, Drained)
+    assert (event.answered, event.aborted) == (0, 0)  # its only command ended the connection
+    engine.stop()
 
 
 @pytest.mark.parametrize("fd", [-1, 2**20, 2**40])

@@ -20,9 +20,11 @@ from turbopump import (
     NodeFailedError,
     NoSpaceError,
     RequestError,
+    UnavailableError,
 )
 from turbopump._native import Asked, Drained, Engine, Failed, Logged
 from turbopump.config import parse
+from wire import once
 
 
 class Recorder:
@@ -115,6 +117,70 @@ async def test_an_entry_has_its_version_and_expiry() -> None:
         assert entry.expires_ms is not None
         assert 60_000 < entry.expires_ms - now_ms < 61_500
         assert await node.read("nothing") is None
+
+
+async def test_a_wait_ends_when_the_key_has_a_value(folder: Path) -> None:
+    """Written before, by another task, or by a client; other tasks run meanwhile."""
+    config = parse({"members": [{"socket": str(folder / "s"), "reactors": 2}]})
+    async with Node(config, listen=True) as node, asyncio.TaskGroup() as group:
+        first = await node.put("a", "1")
+        assert await node.wait("a", 20) == first
+
+        waits = [group.create_task(node.wait(key, 20)) for key in ("b", "b", "c")]
+        await turn()
+        second = await node.put("b", "2")
+        assert await asyncio.gather(*waits[:2]) == [second, second]
+        answer = await asyncio.to_thread(once, str(folder / "s"), b"write|name=c|3\n")
+        assert answer.decode().strip() == f"ok|version={await waits[2]}"
+
+
+async def test_a_wait_goes_on_when_the_value_has_gone_again() -> None:
+    """It answers a value that is there."""
+    async with Node() as node, asyncio.TaskGroup() as group:
+        wait = group.create_task(node.wait("a", 20))
+        await turn()
+        await node.put("a", "1")
+        await node.delete("a")
+        other = group.create_task(node.wait("b", 20))
+        await turn()
+        await node.put("b", "1")
+        await other  # its event came behind the first one's
+        assert not wait.done()
+        version = await node.put("a", "2")
+        assert await wait == version
+
+
+async def test_a_wait_that_is_over_leaves_nothing_behind() -> None:
+    """Whether its time was up or somebody cancelled it: the place is free for the next one."""
+    async with Node(parse({"limits": {"max_waits": 1}})) as node, asyncio.TaskGroup() as group:
+        for _ in range(3):
+            with pytest.raises(UnavailableError) as raised:
+                await node.wait("a", 0.001)
+            assert raised.value.code == "timeout"
+
+            wait = group.create_task(node.wait("a", 20))
+            await turn()
+            with pytest.raises(UnavailableError) as raised:
+                await node.wait("b", 20)
+            assert raised.value.code == "busy"
+            wait.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await wait
+        for timeout in (0, -1, float("nan")):
+            with pytest.raises(RequestError):
+                await node.wait("a", timeout)
+
+
+async def test_a_node_that_stops_lets_go_who_waits() -> None:
+    """With the word that clients get; and a drain does not take longer for it."""
+    async with Node() as node:
+        wait = asyncio.create_task(node.wait("a", 20))
+        await turn()
+    with pytest.raises(UnavailableError) as raised:
+        await wait
+    assert raised.value.code == "shutting_down"
+    with pytest.raises(RuntimeError):
+        await node.wait("a", 20)
 
 
 async def test_conditions_hold_or_raise() -> None:

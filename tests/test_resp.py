@@ -280,6 +280,23 @@ def test_redis_says_the_same_to_very_many_arguments(node: Served, redis: str) ->
     assert answers(node.socket, commands, 3) == answers(redis, commands, 3)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_redis_finds_the_same_by_any_pattern(node: Served, redis: str, seed: int) -> None:
+    """Whatever the pattern, its classes closed or not."""
+    draw, letters = random.Random(seed), [b"%c" % byte for byte in b"abc\x80\xff][-^\\*?"]
+    keys = {b"%c" % byte for byte in range(256)} - {b"\r", b"\n"}
+    keys |= {b"".join(draw.choices(letters, k=draw.randint(2, 4))) for _ in range(300)}
+    patterns = [b"".join(draw.choices(letters, k=draw.randint(1, 7))) for _ in range(500)]
+    commands = [[b"MSET", *(word for key in keys for word in (key, b"v"))]]
+    commands += [[b"KEYS", pattern] for pattern in patterns]
+
+    def found(path: str) -> list[list[bytes]]:
+        return [sorted(answer.split(b"\r\n")[2::2]) for answer in answers(path, commands, 2)]
+
+    for ours, theirs, words in zip(found(node.socket), found(redis), commands, strict=True):
+        assert ours == theirs, words
+
+
 @pytest.mark.parametrize("raw", RAW, ids=lambda raw: repr(raw[:30]))
 def test_what_is_not_resp_is_answered_as_redis_does(node: Served, redis: str, raw: bytes) -> None:
     """With its text, and the connection ended where the next command's beginning is unknown."""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias, TypedDict, final
 
 _Reply: TypeAlias = bool | int | str | bytes | list[_Reply] | dict[str, _Reply] | Refusal | None
-_Event: TypeAlias = Asked | Logged | Failed | Drained
+_Event: TypeAlias = Appeared | Asked | Logged | Failed | Drained
 
 __all__ = [
     "Answer",
+    "Appeared",
     "Asked",
     "ClientCodec",
     "ConflictError",
@@ -28,6 +29,7 @@ __all__ = [
     "Logged",
     "MerkleTree",
     "NoSpaceError",
+    "NodeFailedError",
     "NotFoundError",
     "ProtocolError",
     "Refusal",
@@ -292,7 +294,7 @@ class Engine:
 
     Life: made, `start`, any number of `listen`, `drain`, `stop`. The methods on keys may be called from any
     thread at any time before `stop`; they take about a microsecond and do not hold the GIL while they wait
-    for a lock.
+    for a lock. Once a thread of it has panicked they raise NodeFailedError: what it held may be half changed.
     """
 
     def __new__(cls, options: dict[str, object]) -> Engine:
@@ -307,14 +309,17 @@ class Engine:
                 `ttl_ms`, `max_memory` each).
 
         Raises:
-            ValueError: An option is unknown, missing or out of range; names it.
+            ValueError: An option is unknown, missing, of another type or beyond what its integer holds; names
+                it. What figures make sense is for `turbopump.config` to say: here 0 of anything is taken.
+            OSError: The system refuses an epoll, an eventfd or randomness.
         """
 
     def start(self) -> None:
         """Starts the reactor threads.
 
         Raises:
-            OSError: The system refuses a thread, an epoll or an eventfd.
+            OSError: The system refuses a thread.
+            RuntimeError: It was started before.
         """
 
     def listen(self, fd: int, *, tcp: bool) -> None:
@@ -413,6 +418,20 @@ class Engine:
             RequestError: The key is empty or too long.
         """
 
+    def wait(self, key: bytes) -> str | int:
+        """The version of the value under a key; if there is none, the number of a wait for it.
+
+        The wait is over with an `Appeared` event of this number, or with `forget`. The value may have gone
+        again when the event is read.
+
+        Raises:
+            RequestError: The key is empty or too long.
+            UnavailableError: As many wait as `max_waits`.
+        """
+
+    def forget(self, key: bytes, wait: int) -> None:
+        """Ends a wait, if it is not over already."""
+
     def scan(self, cursor: int, limit: int, prefix: bytes = ...) -> tuple[int, list[tuple[bytes, int]]]:
         """Some of the keys and the sizes of their values.
 
@@ -438,10 +457,9 @@ class Engine:
         """Counters since the start and gauges of now, by name.
 
         Returns:
-            Gauges: `keys` (deleted ones too, while they are remembered), `memory`, `max_memory` (bytes),
-            `expiring`, `connections`. Counters: `expired`, `hits`, `misses`, `writes`, `deletes`, `commands`,
-            `refusals`, `accepted`, `turned_away`. And `keyspaces`: of each its `prefix`, `keys`, `memory`
-            and `max_memory`.
+            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`. Counters: `expired`,
+            `hits`, `misses`, `writes`, `deletes`, `commands`, `refusals`, `accepted`, `turned_away`. And
+            `keyspaces`: of each its `prefix`, `keys`, `memory` and `max_memory`.
         """
 
     def clients(self) -> list[dict[str, object]]:
@@ -514,6 +532,15 @@ class Failed:
     @property
     def message(self) -> str:
         """What the panic said."""
+
+@final
+class Appeared:
+    """The key of a wait has a value now, or had one."""
+
+    __match_args__ = ("wait",)
+    @property
+    def wait(self) -> int:
+        """What `Engine.wait` returned."""
 
 @final
 class Drained:
@@ -628,6 +655,12 @@ class NotFoundError(TurbopumpError):
 
 class NoSpaceError(TurbopumpError):
     """The node or the keyspace is full. Nothing changed; reads and deletes go on."""
+
+class NodeFailedError(TurbopumpError):
+    """A thread of this process's engine panicked: a defect of turbopump, never of a client.
+
+    The node has stopped, and what it held in memory is gone.
+    """
 
 class UnavailableError(TurbopumpError):
     """The node could not answer. The message says what is known of a write."""

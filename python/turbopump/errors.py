@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from turbopump._native import (
     ConflictError,
     DeniedError,
+    NodeFailedError,
     NoSpaceError,
     NotFoundError,
     ProtocolError,
@@ -52,15 +53,6 @@ class ConnectionLostError(TurbopumpError):
     """
 
     code = "connection_lost"
-
-
-class NodeFailedError(TurbopumpError):
-    """A thread of this process's engine panicked: a defect of turbopump, never of a client.
-
-    State: the node has stopped, and what it held in memory is gone.
-    """
-
-    code = "node_failed"
 
 
 class ConfigError(TurbopumpError):
@@ -102,6 +94,7 @@ _CLASSES: dict[type[TurbopumpError], tuple[str, ...]] = {
     DeniedError: ("denied", "auth_required"),
     ProtocolError: ("protocol",),
     ConnectionLostError: ("connection_lost",),
+    NodeFailedError: ("node_failed",),
 }
 _CLASS_OF = {code: kind for kind, codes in _CLASSES.items() for code in codes}
 

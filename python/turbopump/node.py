@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Literal, NoReturn, Self, cast
 
 from turbopump import log
-from turbopump._native import Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
+from turbopump._native import Appeared, Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
 from turbopump.commands import Commands
 from turbopump.config import Config, engine_options
-from turbopump.errors import ConfigError, NodeFailedError, error_for
+from turbopump.errors import ConfigError, TurbopumpError, error_for
 from turbopump.server import Server
 
 SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
+WAIT_SECONDS_MIN = 0.001  # as for clients
 DRAIN_GRACE_SECONDS = 1.0  # the engine keeps the deadline itself; this long we believe that it does
 
 State = Literal["new", "starting", "running", "stopping", "stopped"]
@@ -68,7 +69,8 @@ class Node:
         self._listen = listen
         self._on_shutdown = on_shutdown
         self._make_engine = engine
-        self._failure: NodeFailedError | None = None
+        self._failure: TurbopumpError | None = None
+        self._waits: dict[int, asyncio.Future[None]] = {}
         self._engine = cast("Engine", Absent(self))
         self._get: Callable[[bytes], bytes | None] = self._engine.get
 
@@ -100,6 +102,7 @@ class Node:
         """
         cancelled = error if isinstance(error, asyncio.CancelledError) else None
         self.state = "stopping"
+        self._end_waits()
         try:
             self._server.close()
             if self._failure is None:
@@ -190,6 +193,34 @@ class Node:
         """
         return self._engine.exists(_bytes(key))
 
+    async def wait(self, key: bytes | str, timeout: float) -> str:  # noqa: ASYNC109 - as the clients have it
+        """Waits until a key has a value.
+
+        Args:
+            key: It may have one already.
+            timeout: Seconds, from 0.001.
+
+        Returns:
+            The version of the value.
+
+        Raises:
+            RequestError: An argument is out of range.
+            UnavailableError: With the code `timeout`: the key has no value still. With `shutting_down`: the
+                node stops. With `busy`: as many wait as `limits.max_waits` allows.
+        """
+        if not timeout >= WAIT_SECONDS_MIN:
+            raise error_for(
+                "bad_param", f"timeout={timeout!r} is not valid: seconds, from {WAIT_SECONDS_MIN}"
+            )
+        name, engine = _bytes(key), self._engine
+        try:
+            async with asyncio.timeout(timeout):
+                while isinstance(found := engine.wait(name), int):  # again, if it is deleted before we look
+                    await self._appeared(engine, name, found)
+                return found
+        except TimeoutError:
+            raise error_for("timeout", "it did not happen within the time given") from None
+
     async def list(self, prefix: bytes | str = b"") -> AsyncIterator[bytes]:
         """The keys that begin with a prefix, in no order. Other tasks run in between.
 
@@ -253,18 +284,39 @@ class Node:
                     self._group.create_task(self._server.answer(event))
                 case Logged():
                     log.relay(event)
+                case Appeared(wait):
+                    self._end_waits(wait)
                 case Drained():
                     self.drained = event
                     self.abort()
                 case Failed(message):
-                    self._fail(NodeFailedError(message))
+                    self._fail(error_for("node_failed", message))
 
-    def _fail(self, failure: NodeFailedError) -> None:
+    def _fail(self, failure: TurbopumpError) -> None:
         """A task that raises is how the group tells the body of `async with`."""
         if self._failure is None:
             self._failure = failure
+            self._end_waits()
             self._loop.remove_reader(self._engine.fileno())  # there is nothing more to hear
             self._group.create_task(_raise(failure))
+
+    async def _appeared(self, engine: Engine, key: bytes, wait: int) -> None:
+        """Waits until a wait of the engine is over, or the node is about to be."""
+        over = self._waits[wait] = self._loop.create_future()
+        try:
+            if self.state != "running":
+                raise error_for("shutting_down", "the node is shutting down")
+            await over
+        finally:
+            del self._waits[wait]
+            engine.forget(key, wait)
+
+    def _end_waits(self, *waits: int) -> None:
+        """Has these look whether they are over; all of them, without a number."""
+        for wait in waits or self._waits:
+            over = self._waits.get(wait)
+            if over is not None and not over.done():  # else nobody waits any more
+                over.set_result(None)
 
     async def _drain(self) -> None:
         deadline = self.config.drain_seconds
@@ -308,5 +360,5 @@ def _condition(*, if_absent: bool, if_present: bool) -> Literal["absent", "prese
     return "present" if if_present else None
 
 
-async def _raise(failure: NodeFailedError) -> NoReturn:
+async def _raise(failure: TurbopumpError) -> NoReturn:
     raise failure

@@ -24,7 +24,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a client may take that has yet to give the password: enough to give it.
+    /// What a client may take that has yet to give the password: enough to give it. The figures are Redis's,
+    /// and no business of the configuration: who knows the password is not bound by them.
     pub fn for_strangers(&self) -> Self {
         const SMALL: usize = 16 * 1024;
         Limits {
@@ -38,6 +39,7 @@ impl Limits {
 }
 
 impl Default for Limits {
+    /// As `turbopump/config.py` has them; `tests/test_config.py` compares.
     fn default() -> Self {
         Limits {
             key_max: 4096,

@@ -333,11 +333,6 @@ impl<'a> EntryRef<'a> {
         }
     }
 
-    /// Whether the value has an expiry time.
-    pub fn expires(self) -> bool {
-        self.byte_at(FLAGS_AT) & EXPIRES != 0
-    }
-
     /// The memory the entry takes, with what the allocator rounds it up to, and the blob it refers to.
     pub fn footprint(self) -> Growth {
         let shape = self.shape();

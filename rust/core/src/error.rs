@@ -104,6 +104,16 @@ pub enum Refusal {
         /// What happened and what to do.
         message: String,
     },
+    /// A command on several keys was refused half way: those that were done before stay so.
+    #[error("{done} of {total} keys were done, then: {why}")]
+    Partly {
+        /// How many keys were done.
+        done: usize,
+        /// How many there are.
+        total: usize,
+        /// What stopped it.
+        why: Box<Refusal>,
+    },
     /// The node failed at it; the message says what is known. The node's fault.
     #[error("{0}")]
     Internal(String),
@@ -135,6 +145,7 @@ impl Refusal {
             Refusal::AuthRequired => "auth_required",
             Refusal::ShuttingDown => "shutting_down",
             Refusal::Told { code, .. } => code,
+            Refusal::Partly { why, .. } => why.code(),
             Refusal::Internal(_) => "internal",
         }
     }

@@ -1,41 +1,48 @@
 //! Commands that touch many keys: done in steps, between which other clients are served.
 
+use std::collections::VecDeque;
+
 use crate::blob::Value;
+use crate::context::Context;
 use crate::error::Refusal;
-use crate::glob;
 use crate::output::Output;
-use crate::pipe::commands::write_line;
-use crate::pipe::response;
+use crate::pipe::{percent, response};
 use crate::replica::Replica;
+use crate::resp::many::Many;
 use crate::resp::reply::Writer;
-use crate::resp::strings::get_all;
-use crate::store::PREFETCH;
+use crate::resp::scan::Args;
+use crate::search::Search;
 
 /// Keys looked at in a step: some tens of microseconds.
 const STEP: usize = 256;
 
-/// Lines of a framed listing that states no limit.
+/// A piece of the reply to KEYS.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Lines of a framed listing that states no limit: it is made whole, and its cursor goes on.
 const FRAMED_LIMIT: u64 = 1000;
 
 /// A command under way.
 #[derive(Debug)]
 pub enum Job {
     /// KEYS.
-    Keys(Box<Search>),
+    Keys(Box<Keys>),
     /// FLUSHDB: the cursor.
     Flush(u64),
-    /// MGET: the keys still to be answered, the next one last.
-    Get(Vec<Vec<u8>>),
+    /// DEL, EXISTS, MGET, MSET and their like.
+    Many(Many),
     /// `list` and `local_list`.
     List(Box<Listing>),
 }
 
 /// KEYS, half way.
-#[derive(Debug, Default)]
-pub struct Search {
-    pattern: Vec<u8>,
-    cursor: u64,
-    found: Vec<Vec<u8>>,
+#[derive(Debug)]
+pub struct Keys {
+    /// `None` when all keys have been looked at.
+    search: Option<Search>,
+    found: usize,
+    /// What was found, as it will be answered, in pieces.
+    pieces: VecDeque<Output>,
 }
 
 /// A listing, half way.
@@ -62,13 +69,8 @@ pub struct Listing {
 impl Job {
     /// KEYS with a pattern.
     pub fn keys(pattern: &[u8]) -> Self {
-        Job::Keys(Box::new(Search { pattern: pattern.to_vec(), ..Search::default() }))
-    }
-
-    /// MGET, whose head is written.
-    pub fn mget(mut keys: Vec<Vec<u8>>) -> Self {
-        keys.reverse();
-        Job::Get(keys)
+        let search = Some(Search::new(Some(pattern), 0));
+        Job::Keys(Box::new(Keys { search, found: 0, pieces: VecDeque::new() }))
     }
 
     /// FLUSHDB.
@@ -76,43 +78,48 @@ impl Job {
         Job::Flush(0)
     }
 
-    /// Does one step, writing what is ready; returns whether the job is done.
-    pub fn step(&mut self, replica: &Replica, now_ms: u64, out: &mut Output, resp3: bool) -> bool {
+    /// Does one step, writing what is ready; returns whether the job is done. `args` are the command's.
+    pub fn step(&mut self, context: &mut Context<'_>, args: Args<'_>) -> bool {
+        let (replica, now_ms) = (context.replica, context.now_ms);
         match self {
-            Job::Keys(search) => search.step(replica, now_ms, &mut Writer { out, resp3 }),
-            Job::Flush(cursor) => flush(cursor, replica, now_ms, &mut Writer { out, resp3 }),
-            Job::Get(keys) => get_some(keys, replica, now_ms, &mut Writer { out, resp3 }),
-            Job::List(listing) => listing.step(replica, now_ms, out),
+            Job::Keys(keys) => keys.step(replica, now_ms, &mut context.reply()),
+            Job::Flush(cursor) => flush(cursor, replica, now_ms, &mut context.reply()),
+            Job::Many(many) => many.step(context, args).unwrap_or_else(|refusal| {
+                replica.counters().refusals.bump();
+                context.reply().refusal(&refusal);
+                true
+            }),
+            Job::List(listing) => listing.step(replica, now_ms, context.out),
         }
     }
 }
 
-impl Search {
+impl Keys {
     fn step(&mut self, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
-        let limit = replica.limits().keys_max;
-        self.cursor = replica.store().scan(self.cursor, STEP, |key, view| {
-            if view.live(now_ms).is_some() && glob::matches(&self.pattern, key) {
-                self.found.push(key.to_vec());
+        let Some(search) = &mut self.search else {
+            self.pieces.pop_front().iter().for_each(|piece| reply.out.push(piece.front()));
+            return self.pieces.is_empty();
+        };
+        search.step(replica, now_ms, usize::MAX, |key| {
+            self.found += 1;
+            if self.pieces.back().is_none_or(|piece| piece.len() >= PIECE_BYTES) {
+                self.pieces.push_back(Output::default());
             }
+            let piece = self.pieces.back_mut();
+            piece.into_iter().for_each(|out| Writer { out, resp3: reply.resp3 }.bulk(key));
         });
-        if self.found.len() > limit {
+        let limit = replica.limits().keys_max;
+        if self.found > limit {
             let text = format!("more than {limit} keys match: use SCAN, or raise limits.max_keys");
             reply.refusal(&Refusal::Syntax(text));
             return true;
         }
-        if self.cursor == 0 {
-            reply.array(self.found.len());
-            self.found.iter().for_each(|key| reply.bulk(key));
+        if search.cursor == 0 {
+            self.search = None;
+            reply.array(self.found);
         }
-        self.cursor == 0
+        self.search.is_none() && self.pieces.is_empty()
     }
-}
-
-fn get_some(keys: &mut Vec<Vec<u8>>, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
-    let some = keys.split_off(keys.len().saturating_sub(PREFETCH));
-    let some: Vec<&[u8]> = some.iter().rev().map(Vec::as_slice).collect();
-    get_all(&some, replica, now_ms, reply);
-    keys.is_empty()
 }
 
 fn flush(cursor: &mut u64, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
@@ -164,4 +171,16 @@ impl Listing {
         let params = if self.cursor == 0 { &[][..] } else { &params[..] };
         response::Writer { out, frame: true, id: self.id }.body(params, Value::Inline(&self.lines));
     }
+}
+
+/// A key as `list` shows it, or as the first turbopump's `local_list` did.
+fn write_line(lines: &mut Vec<u8>, key: &[u8], size: usize, sizes: bool) {
+    if sizes {
+        lines.push(b'(');
+        percent::encode_into(key, lines);
+        lines.extend_from_slice(format!(")=>{size}").as_bytes());
+    } else {
+        percent::encode_into(key, lines);
+    }
+    lines.push(b'\n');
 }

@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod client;
 pub mod config;
+pub mod context;
 pub mod entry;
 pub mod error;
 pub mod glob;
@@ -15,6 +16,7 @@ pub mod pipe;
 pub mod replica;
 pub mod reply;
 pub mod resp;
+pub mod search;
 pub mod session;
 pub mod slot;
 pub mod store;

@@ -6,8 +6,10 @@ use std::ops::Range;
 use crate::blob::Value;
 pub use crate::client::Client;
 use crate::config::Limits;
+pub use crate::context::Ask;
+use crate::context::{COMMAND_NS, Context, STEP_NS};
 use crate::error::Refusal;
-pub use crate::job::{Job, Listing};
+use crate::job::Job;
 use crate::output::Output;
 use crate::pipe::commands as pipe;
 use crate::pipe::request::Request;
@@ -15,17 +17,8 @@ use crate::pipe::{Read, Reader, response};
 use crate::replica::{Body, Replica};
 use crate::reply::Reply;
 use crate::resp;
-use crate::resp::scan::{Scan, Scanned};
+use crate::resp::scan::{Args, Scan, Scanned};
 use crate::store::PREFETCH;
-
-/// A cold command, for the side that decides.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ask {
-    /// Its name.
-    pub command: &'static str,
-    /// Its arguments, as the client gave them.
-    pub args: Vec<Vec<u8>>,
-}
 
 /// What the reactor does next for a connection, once the output is sent.
 #[derive(Debug, Eq, PartialEq)]
@@ -57,14 +50,23 @@ pub struct World<'t> {
     pub out: &'t mut Output,
 }
 
+impl World<'_> {
+    fn context<'c>(&'c mut self, client: &'c mut Client) -> Context<'c> {
+        let World { replica, now_ms, random, ref mut out } = *self;
+        Context { replica, now_ms, random, out, client, work_ns: 0 }
+    }
+}
+
 /// A conversation.
 #[derive(Debug)]
 pub struct Session {
     client: Client,
     wire: Wire,
     stage: Stage,
-    /// What has come and is not processed.
+    /// What has come and is not processed; the request of a job too, until the job is done.
     inbox: Vec<u8>,
+    /// What of the inbox is processed all the same: moving the rest is put off until it is little.
+    processed: usize,
     /// The client has half-closed: nothing more will come.
     ended: bool,
 }
@@ -99,7 +101,7 @@ impl Session {
     /// The conversation with a client that has just connected.
     pub fn new(client: Client) -> Self {
         let (wire, stage) = (Wire::Unknown, Stage::Reading);
-        Session { client, wire, stage, inbox: Vec::new(), ended: false }
+        Session { client, wire, stage, inbox: Vec::new(), processed: 0, ended: false }
     }
 
     /// The client.
@@ -151,7 +153,7 @@ impl Session {
     /// Whether more may be read before what is there is processed. A client may send all of a pipeline before
     /// it reads the first reply, as many libraries do.
     pub fn has_room(&self, replica: &Replica) -> bool {
-        self.inbox.len() < limits(&self.client, replica).request_max
+        self.inbox.len() - self.processed < limits(&self.client, replica).request_max
     }
 
     /// Goes on after a `Yield`.
@@ -160,8 +162,16 @@ impl Session {
             return Flow::Yield;
         }
         if let Stage::Working(job) = &mut self.stage {
-            if !job.step(world.replica, world.now_ms, world.out, self.client.resp3) {
+            let args = match &self.wire {
+                Wire::Resp(scan) => scan.args(&self.inbox[self.processed..]),
+                _ => Args::default(),
+            };
+            if !job.step(&mut world.context(&mut self.client), args) {
                 return Flow::Yield;
+            }
+            if let Wire::Resp(scan) = &mut self.wire {
+                self.processed += scan.scanned();
+                scan.reset();
             }
             return self.answered(world);
         }
@@ -169,10 +179,15 @@ impl Session {
             return Flow::Read;
         }
         let inbox = std::mem::take(&mut self.inbox);
-        let (kept, flow) = self.process(&inbox, world);
+        let start = self.processed;
+        let (kept, flow) = self.process(&inbox[start..], world);
         self.inbox = inbox;
-        self.inbox.truncate(kept.end);
-        self.inbox.drain(..kept.start);
+        self.inbox.truncate(start + kept.end);
+        self.processed = start + kept.start;
+        if flow == Flow::Read || self.processed >= self.inbox.len() / 2 {
+            self.inbox.drain(..self.processed);
+            self.processed = 0;
+        }
         self.lift(world);
         if self.inbox.is_empty() {
             self.inbox.shrink_to(INBOX_KEPT);
@@ -184,6 +199,7 @@ impl Session {
     fn lift(&mut self, world: &World<'_>) {
         if let Wire::Resp(scan) = &mut self.wire
             && scan.is_partial()
+            && matches!(self.stage, Stage::Reading)
         {
             scan.lift(&mut self.inbox, world.replica.store().usage());
         }
@@ -215,9 +231,7 @@ impl Session {
                 return Flow::Read;
             }
         };
-        let World { replica, now_ms, .. } = *world;
-        let mut context = pipe::Context { replica, now_ms, out: world.out, client: &mut self.client };
-        if !pipe::found(&mut context, &request, &key) {
+        if !pipe::found(&mut world.context(&mut self.client), &request, &key) {
             if !over {
                 self.stage = Stage::Waiting(request, key.clone());
                 return Flow::Wait(key, None);
@@ -247,7 +261,7 @@ impl Session {
 
     fn over(&mut self, flow: Flow) -> Flow {
         self.stage = Stage::Over;
-        self.inbox = Vec::new();
+        (self.inbox, self.processed) = (Vec::new(), 0);
         match &mut self.wire {
             Wire::Unknown => {}
             Wire::Resp(scan) => *scan = Scan::default(),
@@ -284,10 +298,10 @@ impl Session {
     fn process_resp(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
         let Wire::Resp(scan) = &mut self.wire else { return (0..0, Flow::Read) };
         let usage = world.replica.store().usage();
-        let (mut at, mut warm) = (0, 0);
+        let (mut at, mut warm, mut work_ns) = (0, 0, 0);
         while at < buffer.len() || scan.is_partial() {
             let limits = limits(&self.client, world.replica);
-            if world.out.len() > limits.output_max {
+            if world.out.len() > limits.output_max || work_ns > STEP_NS {
                 return (at..buffer.len(), Flow::Yield);
             }
             let rest = &buffer[at..];
@@ -307,12 +321,17 @@ impl Session {
                     if args.is_empty() {
                         (end, resp::Next::Done)
                     } else {
-                        (end, run_resp(args, &mut self.client, world))
+                        let (next, took_ns) = run_resp(args, &mut self.client, world);
+                        work_ns += took_ns + COMMAND_NS;
+                        (end, next)
                     }
                 }
             };
-            scan.reset();
-            at += end;
+            // The request of a job is kept until the job is done.
+            if !matches!(next, resp::Next::Job(_)) {
+                scan.reset();
+                at += end;
+            }
             match next {
                 resp::Next::Done => {}
                 resp::Next::Close => return (0..0, Flow::Close),
@@ -330,15 +349,16 @@ impl Session {
     }
 
     fn process_pipe(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
-        let World { replica, now_ms, .. } = *world;
+        let replica = world.replica;
         let usage = replica.store().usage();
-        let mut at = 0;
+        let (mut at, mut work_ns) = (0, 0);
         loop {
             let limits = limits(&self.client, replica);
             let Wire::Pipe(pipe) = &mut self.wire else { return (0..0, Flow::Read) };
-            if world.out.len() > limits.output_max {
+            if world.out.len() > limits.output_max || work_ns > STEP_NS {
                 return (at..buffer.len(), Flow::Yield);
             }
+            work_ns += COMMAND_NS;
             let (end, request, ran) =
                 match pipe.reader.read(&buffer[at..], self.ended, !pipe.keep, limits, usage) {
                     Read::Partial(end) => return (at + end..buffer.len(), Flow::Read),
@@ -349,10 +369,8 @@ impl Session {
                     }
                     Read::Refused(end, request, refusal) => (end, request, Err(refusal)),
                     Read::Request(end, request, body) => {
-                        let mut context =
-                            pipe::Context { replica, now_ms, out: world.out, client: &mut self.client };
                         replica.counters().commands.bump();
-                        let ran = run_pipe(&mut context, &request, body);
+                        let ran = run_pipe(&mut world.context(&mut self.client), &request, body);
                         (end, request, ran)
                     }
                 };
@@ -404,22 +422,20 @@ fn warm_up(buffer: &[u8], replica: &Replica) -> usize {
     end.max(1)
 }
 
-fn run_resp(args: resp::scan::Args<'_>, client: &mut Client, world: &mut World<'_>) -> resp::Next {
+/// Runs a request; returns what follows it, and how long it took.
+fn run_resp(args: Args<'_>, client: &mut Client, world: &mut World<'_>) -> (resp::Next, u64) {
     // Xorshift, by Marsaglia (2003): enough to pick some key.
     world.random ^= world.random << 13;
     world.random ^= world.random >> 7;
     world.random ^= world.random << 17;
-    let World { replica, now_ms, random, .. } = *world;
-    replica.counters().commands.bump();
-    resp::run(&mut resp::Context { replica, now_ms, random, out: world.out, client }, args)
+    world.replica.counters().commands.bump();
+    let mut context = world.context(client);
+    let next = resp::run(&mut context, args);
+    (next, context.work_ns)
 }
 
 /// Runs a request; a wait for what is there already is over at once.
-fn run_pipe(
-    context: &mut pipe::Context<'_>,
-    request: &Request,
-    body: Body<'_>,
-) -> Result<pipe::Next, Refusal> {
+fn run_pipe(context: &mut Context<'_>, request: &Request, body: Body<'_>) -> Result<pipe::Next, Refusal> {
     let next = pipe::run(context, request, body)?;
     if let pipe::Next::Wait(key, _) = &next
         && pipe::found(context, request, key)

@@ -2,7 +2,7 @@
 //!
 //! **`Store::merge` is the only function that changes an entry, whatever brought it.** When changing it,
 //! keep in step, under the slot's lock: the table, the slot's digest and its branch's, the usage, the
-//! count of expiring entries, the watermark.
+//! counts of entries that expire and of tombstones, the watermark.
 //!
 //! One lock guards a branch, 128 slots. It is held for one key, or one step of a scan; never across I/O.
 
@@ -57,6 +57,7 @@ pub struct Store {
     usage: Arc<Usage>,
     keeps_tombstones: AtomicBool,
     expiring: AtomicU64,
+    tombstones: AtomicU64,
     expired: AtomicU64,
 }
 
@@ -65,7 +66,23 @@ pub struct Store {
 struct Branch {
     slots: [Slot; FANOUT],
     digest: Digest,
-    expiring: usize,
+    /// Entries that expire, and tombstones: what `collect` may drop.
+    passing: u64,
+}
+
+/// What there is of an entry to be counted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Tally {
+    values: u64,
+    tombstones: u64,
+    expiring: u64,
+}
+
+impl Tally {
+    fn of(view: &View<'_>) -> Self {
+        let tombstone = u64::from(view.value.is_none());
+        Tally { values: 1 - tombstone, tombstones: tombstone, expiring: u64::from(view.expires_ms != 0) }
+    }
 }
 
 /// The keys of one slot, and what is known of all of them. One cache line: a write waits for no second one.
@@ -93,7 +110,7 @@ impl Store {
     /// An empty store.
     pub fn new(config: StoreConfig) -> Self {
         let branch =
-            || Mutex::new(Branch { slots: std::array::from_fn(|_| Slot::default()), digest: 0, expiring: 0 });
+            || Mutex::new(Branch { slots: std::array::from_fn(|_| Slot::default()), digest: 0, passing: 0 });
         Store {
             branches: (0..FANOUT).map(|_| branch()).collect(),
             node: config.node,
@@ -105,6 +122,7 @@ impl Store {
             keyspaces: config.keyspaces,
             keeps_tombstones: AtomicBool::new(false),
             expiring: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
             expired: AtomicU64::new(0),
         }
     }
@@ -143,6 +161,11 @@ impl Store {
     /// How many entries have a time to expire.
     pub fn expiring(&self) -> u64 {
         self.expiring.load(Relaxed)
+    }
+
+    /// Whether `collect` may find something to drop, now or later.
+    pub fn has_passing(&self) -> bool {
+        self.expiring() > 0 || (self.tombstones.load(Relaxed) > 0 && !self.keeps_tombstones.load(Relaxed))
     }
 
     /// How many entries were dropped because their time had passed.
@@ -215,28 +238,32 @@ impl Store {
         self.walk(cursor, limit, |_| true, |entry| visit(entry.key(), entry.view(self.node)))
     }
 
-    /// Looks at about `limit` entries, from `cursor` on, and drops those whose time has passed; returns the
-    /// cursor to go on with, 0 at the end, and how many were due. Skips branches where nothing expires.
+    /// Looks at about `limit` entries, from `cursor` on, and drops those whose time has passed and tombstones
+    /// that need not be kept; returns the cursor to go on with, 0 at the end, and how many were dropped.
+    /// Skips branches where nothing can be.
     pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> (u64, usize) {
         let mut due = Vec::new();
         let next = self.walk(
             cursor,
             limit,
-            |branch| branch.expiring > 0,
+            |branch| branch.passing > 0,
             |entry| {
-                let view = entry.view(self.node);
-                if view.value.is_some() && view.live(now_ms).is_none() {
+                if entry.view(self.node).live(now_ms).is_none() {
                     due.push(entry.key().to_vec());
                 }
             },
         );
+        let mut dropped = 0;
         for key in &due {
             let mut cell = self.cell(key);
-            if cell.view().is_some_and(|view| view.live(now_ms).is_none()) && cell.collect() {
-                self.expired.fetch_add(1, Relaxed);
+            let Some(view) = cell.view().filter(|view| view.live(now_ms).is_none()) else { continue };
+            let expired = view.value.is_some();
+            if cell.collect() {
+                self.expired.fetch_add(u64::from(expired), Relaxed);
+                dropped += 1;
             }
         }
-        (next, due.len())
+        (next, dropped)
     }
 
     /// The digests of everything, branch by branch; exact when nothing is written meanwhile.
@@ -326,11 +353,11 @@ impl Cell<'_> {
         self.store.keyspaces.get(self.store.keyspaces.index_of(self.key))
     }
 
-    /// A version that beats the entry there is and all this node has made.
-    pub fn next_version(&self, now_ms: u64) -> Version {
+    /// A version that beats the entry there is and all this node has made; `None` when there is none.
+    pub fn next_version(&self, now_ms: u64) -> Option<Version> {
         let seen = self.view().map_or(Version::ZERO, |view| view.version).max(self.watermark());
-        let stamp = self.store.clock.tick(now_ms).max(seen.stamp + 1);
-        Version { stamp, node: self.store.node }
+        let stamp = self.store.clock.tick(now_ms).max(seen.stamp.checked_add(1)?);
+        Some(Version { stamp, node: self.store.node })
     }
 
     /// The version up to which deletes in this slot are known to everyone.
@@ -377,19 +404,17 @@ impl Cell<'_> {
         if store.keeps_tombstones.load(Relaxed) && version > self.watermark() {
             return false;
         }
-        let digest = store.digest_key.of(self.key, &view);
+        let (digest, tally) = (store.digest_key.of(self.key, &view), Tally::of(&view));
         let table = &mut self.slot_mut().table;
         let before = table.footprint();
         let entry = table.remove(index);
         let tables = table.footprint() as i64 - before as i64;
-        let expires = entry.borrow().expires();
         let shrinks = Growth::default() - entry.borrow().footprint();
         self.index = None;
-        self.count_expiring(expires, false);
+        self.count(tally, Tally::default(), shrinks);
         self.toggle(digest);
         let watermark = &mut self.slot_mut().watermark;
         *watermark = version.max(*watermark);
-        store.usage.change(store.keyspaces.index_of(self.key), -1, shrinks);
         store.usage.change_shared(tables);
         true
     }
@@ -403,12 +428,11 @@ impl Cell<'_> {
         }
         let table = &mut self.slot_mut().table;
         let before = table.footprint();
-        table.insert(tag, entry);
+        let index = table.insert(tag, entry);
         let tables = table.footprint() as i64 - before as i64;
-        self.index = table.find(tag, key);
-        store.usage.change(keyspace, 1, grows);
+        self.index = Some(index);
         store.usage.change_shared(tables);
-        self.count_expiring(false, view.expires_ms != 0);
+        self.count(Tally::default(), Tally::of(view), grows);
         self.toggle(store.digest_key.of(key, view));
         Ok(())
     }
@@ -416,28 +440,35 @@ impl Cell<'_> {
     fn replace(&mut self, index: usize, keyspace: usize, view: &View<'_>) -> Result<(), NoSpace> {
         let store = self.store;
         let old = self.entry(index);
-        let digest =
-            store.digest_key.of(self.key, &old.view(store.node)) ^ store.digest_key.of(self.key, view);
-        let expired = old.expires();
+        let before = old.view(store.node);
+        let digest = store.digest_key.of(self.key, &before) ^ store.digest_key.of(self.key, view);
+        let tally = Tally::of(&before);
         let grows = old.footprint_of(view, store.node) - old.footprint();
         if view.value.is_some() {
             store.usage.check(keyspace, grows)?;
         }
         self.slot_mut().table.rewrite(index, view, store.node);
-        self.count_expiring(expired, view.expires_ms != 0);
-        if grows != Growth::default() {
-            store.usage.change(keyspace, 0, grows);
-        }
+        self.count(tally, Tally::of(view), grows);
         self.toggle(digest);
         Ok(())
     }
 
-    fn count_expiring(&mut self, before: bool, after: bool) {
-        if before != after {
-            let change = i64::from(after) - i64::from(before);
-            self.branch.expiring = self.branch.expiring.wrapping_add_signed(change as isize);
-            self.store.expiring.fetch_add(change as u64, Relaxed);
+    /// Accounts for an entry that came, went or changed, and has grown by so much.
+    fn count(&mut self, before: Tally, after: Tally, grown: Growth) {
+        if before == after && grown == Growth::default() {
+            return;
         }
+        let store = self.store;
+        // Two's complement: adding a negative number subtracts.
+        let (expiring, tombstones) =
+            (after.expiring.wrapping_sub(before.expiring), after.tombstones.wrapping_sub(before.tombstones));
+        if (expiring, tombstones) != (0, 0) {
+            self.branch.passing = self.branch.passing.wrapping_add(expiring).wrapping_add(tombstones);
+            store.expiring.fetch_add(expiring, Relaxed);
+            store.tombstones.fetch_add(tombstones, Relaxed);
+        }
+        let keys = after.values.wrapping_sub(before.values) as i64;
+        store.usage.change(store.keyspaces.index_of(self.key), keys, grown);
     }
 
     fn toggle(&mut self, digest: Digest) {

@@ -91,16 +91,24 @@ impl Table {
         self.buckets[index] = bucket_of(tag, entry);
     }
 
-    /// Adds an entry whose key is not in the table.
-    pub fn insert(&mut self, tag: u32, entry: Entry) {
+    /// Adds an entry whose key is not in the table; returns its index.
+    pub fn insert(&mut self, tag: u32, entry: Entry) -> usize {
         let bucket = bucket_of(tag, entry);
-        if self.len() + 1 > load_max(self.buckets.len()) || !self.place(bucket) {
-            let mut capacity = grown(self.buckets.len());
-            while !self.rebuild(capacity) || !self.place(bucket) {
-                capacity = grown(capacity);
+        self.len += 1;
+        let mut capacity = self.buckets.len();
+        if self.len() <= load_max(capacity)
+            && let Some(index) = self.place(bucket)
+        {
+            return index;
+        }
+        loop {
+            capacity = grown(capacity);
+            if self.rebuild(capacity)
+                && let Some(index) = self.place(bucket)
+            {
+                return index;
             }
         }
-        self.len += 1;
     }
 
     /// Takes out the entry at `index`.
@@ -141,20 +149,17 @@ impl Table {
         (tag as usize * homes) >> TAG_BITS
     }
 
-    /// Puts a bucket in its place, if it can without reaching beyond the end.
-    fn place(&mut self, bucket: u64) -> bool {
+    /// Puts a bucket in its place, and tells which, if it can without reaching beyond the end.
+    fn place(&mut self, bucket: u64) -> Option<usize> {
         let tag = tag_of(bucket);
         let mut at = self.home(tag);
         while self.buckets.get(at).is_some_and(|&found| found != EMPTY && tag_of(found) <= tag) {
             at += 1;
         }
-        let Some(run) = self.buckets.get(at..).and_then(|rest| rest.iter().position(|&found| found == EMPTY))
-        else {
-            return false;
-        };
+        let run = self.buckets.get(at..)?.iter().position(|&found| found == EMPTY)?;
         self.buckets.copy_within(at..at + run, at + 1);
         self.buckets[at] = bucket;
-        true
+        Some(at)
     }
 
     /// Moves every bucket to a table of `capacity`. Returns whether they fit.
@@ -269,7 +274,10 @@ mod tests {
             for (stamp, (key, action)) in steps.into_iter().enumerate() {
                 let (tag, bytes, stamp) = (tag(key, clustered), key.to_be_bytes(), stamp as u64);
                 match (action, table.find(tag, &bytes)) {
-                    (0 | 1, None) => table.insert(tag, Entry::new(&bytes, &view(stamp), HOME)),
+                    (0 | 1, None) => {
+                        let index = table.insert(tag, Entry::new(&bytes, &view(stamp), HOME));
+                        prop_assert_eq!(table.find(tag, &bytes), Some(index));
+                    }
                     (0 | 1, Some(index)) => table.rewrite(index, &view(stamp), HOME),
                     (_, Some(index)) => drop(table.remove(index)),
                     (_, None) => {}

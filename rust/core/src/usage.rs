@@ -29,7 +29,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Entries, tombstones included.
+    /// Keys with a value.
     pub fn keys(&self) -> u64 {
         self.keys.load(Relaxed)
     }

@@ -75,11 +75,6 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that stamps above `floor`, the highest stamp this node may have used before.
-    pub fn new(floor: u64) -> Self {
-        Clock { last: AtomicU64::new(floor) }
-    }
-
     /// A stamp above every earlier one of this clock, at or after `now_ms` (Unix milliseconds).
     pub fn tick(&self, now_ms: u64) -> u64 {
         let wall = now_ms << COUNTER_BITS;

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 
-/// A client on a reactor.
+/// A client on a reactor, or a call from this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Waiter {
-    /// The reactor's index.
+    /// The reactor's index; that behind the last one's for a call.
     pub reactor: usize,
-    /// The reactor's name for the client.
+    /// The reactor's name for the client; the call's number.
     pub client: u64,
 }
 

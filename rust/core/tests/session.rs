@@ -331,6 +331,24 @@ fn a_busy_node_says_so_in_the_clients_words() {
 }
 
 #[test]
+fn a_cold_command_has_few_arguments_or_is_refused() {
+    let args = |count: usize, size: usize| {
+        let head = format!("*{}\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n", 2 + count);
+        (head + &format!("${size}\r\n{}\r\n", "x".repeat(size)).repeat(count)).into_bytes()
+    };
+    let replica = replica();
+    for (count, size) in [(1, 60_000), (2_000, 1)] {
+        assert_eq!(talk(&replica, &args(count, size), &[]), "$12\r\nabout config\r\n");
+    }
+    for (count, size) in [(1, 70_000), (70, 1_000), (5_000, 0), (2, 150_000)] {
+        let text = talk(&replica, &args(count, size), &[]);
+        assert_eq!(text, "-ERR the arguments of 'config' are too long\r\n");
+    }
+    let list = [&b"*3\r\n$6\r\nCLIENT\r\n$4\r\nLIST\r\n$70000\r\n"[..], &[b'x'; 70_000], b"\r\n"].concat();
+    assert_eq!(talk(&replica, &list, &[]), "-ERR the arguments of 'client' are too long\r\n");
+}
+
+#[test]
 fn a_client_that_does_not_read_is_paused() {
     let replica = replica();
     talk(&replica, [b"write|name=v length=9000|", &[b'x'; 9000][..]].concat().as_slice(), &[]);

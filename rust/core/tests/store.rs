@@ -62,7 +62,8 @@ fn check(store: &Store) {
     }
     assert_eq!(store.merkle(), tree);
     assert_eq!(store.root(), tree.root());
-    assert_eq!(store.usage().total().keys(), all.len() as u64);
+    let values = all.values().filter(|(_, value)| value.is_some()).count();
+    assert_eq!(store.usage().total().keys(), values as u64);
     let footprints: usize = all.keys().filter_map(|key| store.footprint(key)).sum();
     let accounts: u64 = store.usage().keyspaces().iter().map(|account| account.bytes()).sum();
     assert!(accounts <= store.usage().total().bytes() && accounts <= footprints as u64);
@@ -193,4 +194,21 @@ fn a_full_store_refuses_writes_and_keeps_the_rest() {
     assert_eq!(store.merge(b"other/0", &value(2, &[1; 200])), Ok(Merged::Applied), "no larger than before");
     assert_eq!(store.merge(b"other/1", &View::tombstone(version(2))), Ok(Merged::Applied));
     check(&store);
+}
+
+#[test]
+fn tombstones_are_no_keys_and_go_when_they_need_not_be_kept() {
+    let store = store();
+    store.keep_tombstones(true);
+    for key in 0..100u8 {
+        store.merge(&[key], &value(1, b"x")).expect("there is room");
+        store.merge(&[key], &View::tombstone(version(4))).expect("a delete needs no room");
+    }
+    assert_eq!((store.usage().total().keys(), contents(&store).len()), (0, 100));
+    assert_eq!((store.has_passing(), store.collect(0, usize::MAX, 1)), (false, (0, 0)));
+    store.keep_tombstones(false);
+    assert!(store.has_passing());
+    assert_eq!(store.collect(0, usize::MAX, 1), (0, 100));
+    assert_eq!((store.usage().total().bytes(), store.root(), store.expired()), (0, 0, 0));
+    assert!(!store.has_passing());
 }

@@ -58,6 +58,7 @@ pub struct EngineConfig {
 }
 
 impl Default for EngineConfig {
+    /// As `turbopump/config.py` has them; `tests/test_config.py` compares.
     fn default() -> Self {
         EngineConfig {
             name: "node".into(),
@@ -66,8 +67,8 @@ impl Default for EngineConfig {
             password: None,
             guests: Guests::default(),
             limits: Limits::default(),
-            connections_max: 20_000,
-            events_max: 1024,
+            connections_max: 16_384,
+            events_max: 10_000,
             read_buffer: 64 * 1024,
             keyspaces: Vec::new(),
             release_memory: || {},

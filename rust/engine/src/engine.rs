@@ -1,6 +1,6 @@
 //! The engine: the reactors' threads, and what other threads may ask of them.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
+use turbopump_core::error::Refusal;
 use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
 use turbopump_core::store::{Store, StoreConfig};
-use turbopump_core::version::NodeId;
-use turbopump_core::waits::Waits;
+use turbopump_core::version::{NodeId, Version};
+use turbopump_core::waits::{Waiter, Waits};
 
 use crate::config::EngineConfig;
 use crate::events::{Event, Events};
@@ -41,9 +42,9 @@ pub enum EngineError {
     /// It has been started before.
     #[error("the engine was started before: make another one")]
     Started,
-    /// It has been stopped, or a reactor has panicked.
-    #[error("the engine has stopped")]
-    Stopped,
+    /// A thread of it has panicked.
+    #[error("a thread of the engine has panicked, and what it held may be half changed: make another one")]
+    Failed,
 }
 
 /// The engine of one node.
@@ -67,14 +68,15 @@ impl Engine {
             polls.iter().map(|poll| Waker::new(poll.registry(), WAKER)).collect::<Result<Vec<_>, _>>()?;
         let inbox = |waker| Inbox { orders: Mutex::default(), waker };
         let inboxes = Arc::new(wakers.into_iter().map(inbox).collect::<Vec<_>>());
-        let replica = replica(&config, Arc::clone(&inboxes))?;
+        let events = Arc::new(Events::new(config.events_max)?);
+        let replica = replica(&config, Arc::clone(&inboxes), Arc::clone(&events))?;
         let coordinator = || {
             let limits = Arc::new(config.limits.clone());
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
         };
         let replicas: Vec<Replica> = (0..count).map(|_| coordinator()).collect();
         let shared = Arc::new(Shared {
-            events: Events::new(config.events_max)?,
+            events,
             counters: replicas
                 .iter()
                 .chain([&replica])
@@ -88,6 +90,7 @@ impl Engine {
             turned_away: AtomicU64::new(0),
             next_client: AtomicU64::new(1),
             next_ask: AtomicU64::new(1),
+            next_wait: AtomicU64::new(1),
             undrained: AtomicUsize::new(count),
             answered: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
@@ -121,14 +124,7 @@ impl Engine {
             let shared = Arc::clone(&self.shared);
             let serve = move || {
                 ask_for_short_slice();
-                let failure = match catch_unwind(AssertUnwindSafe(|| reactor.run())) {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => format!("polling failed: {error}"),
-                    Err(panic) => panic_text(panic.as_ref()),
-                };
-                shared.failed.store(true, SeqCst);
-                // Cannot be refused: the queue keeps room for it.
-                let _ = shared.events.push(Event::Failed(failure));
+                watch(&shared, || reactor.run());
             };
             threads.push(std::thread::Builder::new().name(format!("reactor-{index}")).spawn(serve)?);
         }
@@ -149,9 +145,51 @@ impl Engine {
         Ok(())
     }
 
-    /// Where news comes from.
-    pub fn events(&self) -> &Events {
-        &self.shared.events
+    /// A descriptor that is readable while there is news.
+    pub fn signal(&self) -> BorrowedFd<'_> {
+        self.shared.events.as_fd()
+    }
+
+    /// All there is of news.
+    pub fn poll_events(&self) -> Vec<Event> {
+        let mut events = self.shared.events.drain();
+        let appeared = self.shared.replica.waits().take_ready(self.shared.inboxes.len());
+        events.extend(appeared.into_iter().map(Event::Appeared));
+        events
+    }
+
+    /// The version of the value under `key`; if there is none, the number of a wait for it, which an
+    /// `Appeared` event tells to be over.
+    ///
+    /// # Errors
+    /// As many wait as may.
+    pub fn wait(&self, key: &[u8]) -> Result<Result<Version, u64>, Refusal> {
+        let replica = &self.shared.replica;
+        let find = || replica.get(key, unix_ms(), |view| view.map(|view| view.version));
+        if let Some(version) = find() {
+            return Ok(Ok(version));
+        }
+        let wait = self.shared.next_wait.fetch_add(1, Relaxed);
+        if !replica.waits().wait(key, self.waiter(wait)) {
+            return Err(Refusal::Busy("as many wait as limits.max_waits allows: try again".into()));
+        }
+        // A write between the look and the note has not seen the note.
+        match find() {
+            None => Ok(Err(wait)),
+            Some(version) => {
+                self.forget(key, wait);
+                Ok(Ok(version))
+            }
+        }
+    }
+
+    /// Ends a wait that is not over.
+    pub fn forget(&self, key: &[u8], wait: u64) {
+        self.shared.replica.waits().cancel(key, self.waiter(wait));
+    }
+
+    fn waiter(&self, wait: u64) -> Waiter {
+        Waiter { reactor: self.shared.inboxes.len(), client: wait }
     }
 
     /// Answers a cold command.
@@ -177,14 +215,12 @@ impl Engine {
         }
     }
 
-    /// Whether a reactor has failed.
-    pub fn has_failed(&self) -> bool {
-        self.shared.failed.load(SeqCst)
-    }
-
-    /// The coordinator for calls from this process.
-    pub fn replica(&self) -> &Replica {
-        &self.shared.replica
+    /// The coordinator for calls from this process, on any thread.
+    ///
+    /// # Errors
+    /// `EngineError::Failed`: nobody is to read what may be half changed.
+    pub fn replica(&self) -> Result<&Replica, EngineError> {
+        if self.shared.failed.load(SeqCst) { Err(EngineError::Failed) } else { Ok(&self.shared.replica) }
     }
 
     /// All clients.
@@ -194,16 +230,22 @@ impl Engine {
             inbox.send(Order::Describe(sender));
             receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
         };
-        self.shared.inboxes.iter().filter(|_| !self.threads.lock().is_empty()).flat_map(ask).collect()
+        self.running().flat_map(ask).collect()
     }
 
     /// Ends the client with this number; tells whether there was one.
     pub fn kill(&self, id: u64) -> bool {
-        self.shared.inboxes.iter().any(|inbox| {
+        self.running().any(|inbox| {
             let (sender, receiver) = sync_channel(1);
             inbox.send(Order::Kill(id, sender));
             receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or(false)
         })
+    }
+
+    /// The reactors, if there is anybody to answer for them.
+    fn running(&self) -> impl Iterator<Item = &Inbox> {
+        let running = !self.threads.lock().is_empty();
+        self.shared.inboxes.iter().filter(move |_| running)
     }
 
     /// What the engine counted, by name.
@@ -236,12 +278,28 @@ impl Drop for Engine {
     }
 }
 
+/// Runs a reactor, and tells everybody when it fails.
+fn watch(shared: &Shared, run: impl FnOnce() -> std::io::Result<()>) {
+    let failure = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("polling failed: {error}"),
+        Err(panic) => panic_text(panic.as_ref()),
+    };
+    shared.failed.store(true, SeqCst);
+    // Cannot be refused: the queue keeps room for it.
+    let _ = shared.events.push(Event::Failed(failure));
+}
+
 /// Unix milliseconds, for calls from outside the reactors.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-fn replica(config: &EngineConfig, inboxes: Arc<Vec<Inbox>>) -> Result<Replica, EngineError> {
+fn replica(
+    config: &EngineConfig,
+    inboxes: Arc<Vec<Inbox>>,
+    events: Arc<Events>,
+) -> Result<Replica, EngineError> {
     let secret = |_| random().map(u64::to_ne_bytes);
     let digest_secret: Vec<u8> = (0..2).map(secret).collect::<Result<Vec<_>, _>>()?.concat();
     let digest_secret = digest_secret.try_into().unwrap_or_default();
@@ -252,8 +310,12 @@ fn replica(config: &EngineConfig, inboxes: Arc<Vec<Inbox>>) -> Result<Replica, E
         keyspaces: Keyspaces::new(config.keyspaces.clone()),
         memory_max: config.memory_max,
     });
-    let waits = Waits::new(config.limits.waits_max, Box::new(move |reactor: usize| inboxes[reactor].wake()));
-    Ok(Replica::new(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
+    let wake = move |reactor: usize| match inboxes.get(reactor) {
+        Some(inbox) => inbox.wake(),
+        None => events.signal(),
+    };
+    let waits = Waits::new(config.limits.waits_max, Box::new(wake));
+    Ok(Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.
@@ -272,4 +334,20 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("a reactor panicked: {}", text.unwrap_or_else(|| "without a message".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_panic_nobody_reads_what_may_be_half_changed() -> Result<(), EngineError> {
+        let engine = Engine::new(EngineConfig::default())?;
+        watch(&engine.shared, || Ok(()));
+        assert!(engine.replica().is_ok());
+        watch(&engine.shared, || panic!("a defect"));
+        assert!(matches!(engine.replica(), Err(EngineError::Failed)));
+        assert_eq!(engine.poll_events(), [Event::Failed("a reactor panicked: a defect".into())]);
+        Ok(())
+    }
 }

@@ -29,6 +29,8 @@ pub enum Event {
     },
     /// A reactor panicked: its clients are gone, the engine is of no more use.
     Failed(String),
+    /// The key of the call with this number has a value now, or had one.
+    Appeared(u64),
     /// All reactors have drained.
     Drained {
         /// Connections that ended between two requests.
@@ -67,10 +69,15 @@ impl Events {
         let first = queue.len() == 1;
         drop(queue);
         if first {
-            // Fails only when the counter is full, and then the descriptor is readable already.
-            let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
+            self.signal();
         }
         Ok(())
+    }
+
+    /// Has whoever takes events look for some.
+    pub fn signal(&self) {
+        // Fails only when the counter is full, and then the descriptor is readable already.
+        let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
     }
 
     /// Takes all events.

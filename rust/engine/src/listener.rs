@@ -34,6 +34,8 @@ pub enum Accepted {
     TurnedAway,
     /// A client was turned away because no descriptor is left.
     NoDescriptor,
+    /// The system has not the means now; who is waiting goes on waiting.
+    Later,
 }
 
 /// A descriptor kept in hand: without one, a client could not even be told that there is none left.
@@ -77,12 +79,31 @@ impl Listener {
                 turn_away(&client, &Refusal::Denied("your user is not on this node's guest list".into()));
                 Accepted::TurnedAway
             }
-            Err(Errno::AGAIN) => Accepted::Nobody,
             Err(Errno::MFILE | Errno::NFILE) => spare.turn_away(self),
-            Err(Errno::CONNABORTED | Errno::INTR) => Accepted::Gone,
-            // The socket is of no use any more; its owner notices.
-            Err(_) => Accepted::Nobody,
+            Err(errno) => nobody(errno),
         }
+    }
+}
+
+/// What it means that nobody was accepted. Polling tells of new clients only: if this is taken for an end of
+/// those who wait, they wait until another one comes.
+fn nobody(errno: Errno) -> Accepted {
+    match errno {
+        Errno::AGAIN => Accepted::Nobody,
+        // The socket is of no use any more; its owner notices.
+        Errno::BADF | Errno::INVAL | Errno::NOTSOCK => Accepted::Nobody,
+        // What is wrong with one connection is told in place of it.
+        Errno::CONNABORTED
+        | Errno::INTR
+        | Errno::PERM
+        | Errno::PROTO
+        | Errno::NOPROTOOPT
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::NONET
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH => Accepted::Gone,
+        _ => Accepted::Later,
     }
 }
 
@@ -105,4 +126,20 @@ pub fn turn_away(client: impl AsFd, refusal: &Refusal) {
     }
     // It is told once; whether it listens is its own affair.
     let _ = rustix::net::send(&client, out.front(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_of_one_client_or_of_the_moment_makes_others_wait() {
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::HOSTUNREACH, Errno::INTR] {
+            assert!(matches!(nobody(errno), Accepted::Gone), "{errno}");
+        }
+        for errno in [Errno::NOMEM, Errno::NOBUFS, Errno::NOSR] {
+            assert!(matches!(nobody(errno), Accepted::Later), "{errno}");
+        }
+        assert!(matches!(nobody(Errno::AGAIN), Accepted::Nobody));
+    }
 }

@@ -91,7 +91,7 @@ pub struct Shared {
     /// The coordinator of those who call from outside; reactors clone it with counters of their own.
     pub replica: Replica,
     /// News for the side that decides.
-    pub events: Events,
+    pub events: Arc<Events>,
     /// The ways to the reactors.
     pub inboxes: Arc<Vec<Inbox>>,
     /// What each reactor counted.
@@ -106,6 +106,8 @@ pub struct Shared {
     pub next_client: AtomicU64,
     /// The number of the next cold command, before the reactor's index is put in.
     pub next_ask: AtomicU64,
+    /// The number of the next call that waits for a key.
+    pub next_wait: AtomicU64,
     /// Reactors that have not drained.
     pub undrained: AtomicUsize,
     /// Connections that ended between two requests while draining.

@@ -6,13 +6,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use turbopump_core::pipe::commands;
 use turbopump_core::pipe::request::write_header;
-use turbopump_core::pipe::response::{self, Response};
+use turbopump_core::pipe::response::{self, BrokenReply, Response};
 
 use crate::error;
 use crate::values::Key;
 
 /// Bodies this long are believed unless the caller says otherwise.
 const REPLY_MAX: usize = 2 << 30;
+
+/// A buffer that has held a large reply shrinks back to this many bytes.
+const RECEIVED_KEPT: usize = 64 * 1024;
 
 /// A framed reply.
 #[pyclass(frozen, get_all, module = "turbopump._native")]
@@ -32,14 +35,14 @@ impl Answer {
 }
 
 impl Answer {
-    fn of(py: Python<'_>, response: Response) -> PyResult<Self> {
+    fn of(py: Python<'_>, response: Response<'_>) -> PyResult<Self> {
         let params = PyDict::new(py);
         let mut code = None;
         for (name, value) in response.params {
             if name == "code" && !response.ok { code = Some(value) } else { params.set_item(name, value)? }
         }
         let code = if response.ok { None } else { Some(code.unwrap_or_else(|| "internal".into())) };
-        let body = PyBytes::new(py, &response.body).unbind();
+        let body = PyBytes::new(py, response.body).unbind();
         Ok(Answer { id: response.id, code, params: params.unbind(), body })
     }
 }
@@ -47,7 +50,10 @@ impl Answer {
 #[derive(Default)]
 struct State {
     next_id: u64,
+    /// What has come of a reply that is not whole.
     received: Vec<u8>,
+    /// What was wrong with the replies: nothing more is read.
+    broken: Option<BrokenReply>,
 }
 
 /// One connection's codec.
@@ -62,7 +68,7 @@ impl ClientCodec {
     #[new]
     #[pyo3(signature = (max_reply = REPLY_MAX))]
     fn new(max_reply: usize) -> Self {
-        ClientCodec { reply_max: max_reply, state: Mutex::new(State { next_id: 1, received: Vec::new() }) }
+        ClientCodec { reply_max: max_reply, state: Mutex::new(State { next_id: 1, ..State::default() }) }
     }
 
     #[pyo3(signature = (password = None))]
@@ -122,16 +128,34 @@ impl ClientCodec {
     }
 
     fn feed(&self, py: Python<'_>, data: &[u8]) -> PyResult<Vec<Answer>> {
-        let mut state = self.state.lock();
-        state.received.extend_from_slice(data);
-        let (mut at, mut answers) = (0, Vec::new());
-        while let Some((response, length)) = response::read(&state.received[at..], self.reply_max)
-            .map_err(|broken| error::broken(py, &broken))?
-        {
-            answers.push(Answer::of(py, response)?);
-            at += length;
+        let state = &mut *self.state.lock();
+        let received = &mut state.received;
+        let fresh = received.is_empty();
+        if !fresh {
+            received.extend_from_slice(data);
         }
-        state.received.drain(..at);
+        // Most replies come whole: they are read where they are.
+        let buffer = if fresh { data } else { received.as_slice() };
+        let (mut at, mut answers) = (0, Vec::new());
+        while state.broken.is_none() {
+            match response::read(&buffer[at..], self.reply_max) {
+                Ok(Some((response, length))) => {
+                    answers.push(Answer::of(py, response)?);
+                    at += length;
+                }
+                Ok(None) => break,
+                Err(broken) => state.broken = Some(broken),
+            }
+        }
+        if let Some(broken) = &state.broken {
+            return Err(error::broken(py, broken));
+        }
+        if fresh {
+            received.extend_from_slice(&data[at..]);
+        } else if at > 0 {
+            received.drain(..at);
+            received.shrink_to(RECEIVED_KEPT);
+        }
         Ok(answers)
     }
 }

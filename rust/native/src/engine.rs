@@ -1,11 +1,11 @@
 //! The engine as a Python class.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use turbopump_core::error::Refusal;
-use turbopump_core::replica::{Body, Condition, Lifetime};
+use turbopump_core::replica::{Body, Condition, Lifetime, Replica};
 use turbopump_core::version::Version;
 use turbopump_engine::engine::{self as native, unix_ms};
 
@@ -58,19 +58,24 @@ fn bad_param(py: Python<'_>, name: &str, value: &str, fix: &str) -> PyErr {
 }
 
 impl Engine {
+    fn replica(&self, py: Python<'_>) -> PyResult<&Replica> {
+        self.engine.replica().map_err(|problem| error::engine(py, problem))
+    }
+
     /// Runs `call` without the GIL, on a key that has been checked.
     fn with<R: Send>(
         &self,
         py: Python<'_>,
         key: &[u8],
-        call: impl FnOnce(&native::Engine) -> Result<R, Refusal> + Send,
+        call: impl FnOnce(&Replica) -> Result<R, Refusal> + Send,
     ) -> PyResult<R> {
+        let replica = self.replica(py)?;
         let result = py.detach(|| {
             if key.is_empty() {
-                return Err(Refusal::BadKey { length: 0, limit: self.engine.replica().limits().key_max });
+                return Err(Refusal::BadKey { length: 0, limit: replica.limits().key_max });
             }
-            self.engine.replica().check_key(key)?;
-            call(&self.engine)
+            replica.check_key(key)?;
+            call(replica)
         });
         result.map_err(|refusal| error::refused(py, &refusal))
     }
@@ -81,29 +86,30 @@ impl Engine {
     #[new]
     fn new(options: &Bound<'_, PyDict>) -> PyResult<Self> {
         let config = options::engine(options)?;
-        Ok(Engine { engine: native::Engine::new(config).map_err(error::engine)? })
+        let engine = native::Engine::new(config).map_err(|problem| error::engine(options.py(), problem))?;
+        Ok(Engine { engine })
     }
 
     fn start(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.engine.start()).map_err(error::engine)
+        py.detach(|| self.engine.start()).map_err(|problem| error::engine(py, problem))
     }
 
     #[pyo3(signature = (fd, *, tcp))]
-    fn listen(&self, fd: i32, tcp: bool) -> PyResult<()> {
+    fn listen(&self, py: Python<'_>, fd: i32, tcp: bool) -> PyResult<()> {
         if fd < 0 {
             return Err(error::option("fd", "is not a descriptor"));
         }
         // SAFETY: the descriptor is only duplicated, during this call; the caller holds it open.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        self.engine.listen(socket, tcp).map_err(error::engine)
+        self.engine.listen(socket, tcp).map_err(|problem| error::engine(py, problem))
     }
 
     fn fileno(&self) -> i32 {
-        self.engine.events().as_fd().as_raw_fd()
+        self.engine.signal().as_raw_fd()
     }
 
     fn poll_events(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
-        let events = py.detach(|| self.engine.events().drain());
+        let events = py.detach(|| self.engine.poll_events());
         events.into_iter().map(|event| events::object(py, event)).collect()
     }
 
@@ -122,15 +128,15 @@ impl Engine {
     }
 
     fn get<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let value = self.with(py, key, |engine| {
-            Ok(engine.replica().get(key, unix_ms(), |view| view.and_then(|view| view.value).map(Body::from)))
+        let value = self.with(py, key, |replica| {
+            Ok(replica.get(key, unix_ms(), |view| view.and_then(|view| view.value).map(Body::from)))
         })?;
         value.map(|value| values::bytes(py, &value)).transpose()
     }
 
     fn read(&self, py: Python<'_>, key: &[u8]) -> PyResult<Option<Entry>> {
-        let found = self.with(py, key, |engine| {
-            Ok(engine.replica().get(key, unix_ms(), |view| {
+        let found = self.with(py, key, |replica| {
+            Ok(replica.get(key, unix_ms(), |view| {
                 view.and_then(|view| Some((Body::from(view.value?), view.version, view.expires_ms)))
             }))
         })?;
@@ -160,11 +166,11 @@ impl Engine {
             _ => Err(bad_param(py, "ttl_ms", &ttl_ms.to_string(), "1 or more milliseconds")),
         };
         let ttl_ms = ttl_ms.map(lifetime).transpose()?;
-        let written = self.with(py, key, |engine| {
+        let written = self.with(py, key, |replica| {
             let now_ms = unix_ms();
             let lifetime =
                 ttl_ms.map_or(Lifetime::Keyspace, |ttl_ms| Lifetime::Until(now_ms.saturating_add(ttl_ms)));
-            engine.replica().put(key, Body::Lent(value), lifetime, condition, now_ms)
+            replica.put(key, Body::Lent(value), lifetime, condition, now_ms)
         })?;
         Ok(written.to_string())
     }
@@ -172,44 +178,55 @@ impl Engine {
     #[pyo3(signature = (key, if_version = None))]
     fn delete(&self, py: Python<'_>, key: &[u8], if_version: Option<&str>) -> PyResult<Option<String>> {
         let condition = version(py, if_version)?.map_or(Condition::Always, Condition::Version);
-        let deleted = self.with(py, key, |engine| engine.replica().delete(key, condition, unix_ms()))?;
+        let deleted = self.with(py, key, |replica| replica.delete(key, condition, unix_ms()))?;
         Ok(deleted.map(|version| version.to_string()))
     }
 
     fn exists(&self, py: Python<'_>, key: &[u8]) -> PyResult<bool> {
-        self.with(py, key, |engine| Ok(engine.replica().get(key, unix_ms(), |view| view.is_some())))
+        self.with(py, key, |replica| Ok(replica.get(key, unix_ms(), |view| view.is_some())))
+    }
+
+    fn wait<'py>(&self, py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        match self.with(py, key, |_| self.engine.wait(key))? {
+            Ok(version) => Ok(version.to_string().into_pyobject(py)?.into_any()),
+            Err(wait) => Ok(wait.into_pyobject(py)?.into_any()),
+        }
+    }
+
+    fn forget(&self, py: Python<'_>, key: &[u8], wait: u64) {
+        py.detach(|| self.engine.forget(key, wait));
     }
 
     #[pyo3(signature = (cursor, limit, prefix = &[][..]))]
-    fn scan<'py>(&self, py: Python<'py>, cursor: u64, limit: usize, prefix: &[u8]) -> Listed<'py> {
+    fn scan<'py>(&self, py: Python<'py>, cursor: u64, limit: usize, prefix: &[u8]) -> PyResult<Listed<'py>> {
+        let replica = self.replica(py)?;
         let (next, found) = py.detach(|| {
             let (mut found, now_ms) = (Vec::new(), unix_ms());
-            let next = self.engine.replica().store().scan(cursor, limit, |key, view| {
+            let next = replica.store().scan(cursor, limit, |key, view| {
                 let value = view.live(now_ms).filter(|_| key.starts_with(prefix));
                 found.extend(value.map(|value| (key.to_vec(), value.len())));
             });
             (next, found)
         });
-        (next, found.into_iter().map(|(key, size)| (PyBytes::new(py, &key), size)).collect())
+        Ok((next, found.into_iter().map(|(key, size)| (PyBytes::new(py, &key), size)).collect()))
     }
 
     fn clear(&self, py: Python<'_>) -> PyResult<usize> {
-        let cleared = py.detach(|| self.engine.replica().clear(unix_ms()));
+        let replica = self.replica(py)?;
+        let cleared = py.detach(|| replica.clear(unix_ms()));
         cleared.map_err(|refusal| error::refused(py, &refusal))
     }
 
-    fn merkle(&self, py: Python<'_>) -> MerkleTree {
-        let (secret, tree) = py.detach(|| {
-            let store = self.engine.replica().store();
-            (store.digest_key().clone(), store.merkle())
-        });
-        MerkleTree::of(secret, tree)
+    fn merkle(&self, py: Python<'_>) -> PyResult<MerkleTree> {
+        let store = self.replica(py)?.store();
+        let (secret, tree) = py.detach(|| (store.digest_key().clone(), store.merkle()));
+        Ok(MerkleTree::of(secret, tree))
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
         self.engine.stats().into_iter().try_for_each(|(name, value)| stats.set_item(name, value))?;
-        let store = self.engine.replica().store();
+        let store = self.replica(py)?.store();
         let mut keyspaces = Vec::new();
         for (keyspace, account) in store.keyspaces().iter().zip(store.usage().keyspaces()) {
             let dict = PyDict::new(py);

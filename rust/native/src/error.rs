@@ -31,6 +31,12 @@ create_exception!(
 );
 create_exception!(
     turbopump._native,
+    NodeFailedError,
+    TurbopumpError,
+    "A thread of this process's engine panicked."
+);
+create_exception!(
+    turbopump._native,
     ProtocolError,
     TurbopumpError,
     "The peer broke the protocol. The connection is gone."
@@ -67,11 +73,12 @@ pub fn broken(py: Python<'_>, broken: &BrokenReply) -> PyErr {
 }
 
 /// The exception for an engine that cannot do it.
-pub fn engine(error: EngineError) -> PyErr {
+pub fn engine(py: Python<'_>, error: EngineError) -> PyErr {
     match error {
         EngineError::System(error) => PyOSError::new_err(error.to_string()),
         EngineError::Errno(errno) => PyOSError::new_err((errno.raw_os_error(), errno.to_string())),
-        EngineError::Started | EngineError::Stopped => PyRuntimeError::new_err(error.to_string()),
+        EngineError::Started => PyRuntimeError::new_err(error.to_string()),
+        EngineError::Failed => with_code::<NodeFailedError>(py, "node_failed", error.to_string()),
     }
 }
 

@@ -26,6 +26,12 @@ pub struct Failed {
     message: String,
 }
 
+/// The key of a wait has a value now, or had one.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Appeared {
+    wait: u64,
+}
+
 /// The drain is over.
 #[pyclass(frozen, get_all, module = "turbopump._native")]
 pub struct Drained {
@@ -58,6 +64,14 @@ impl Failed {
 }
 
 #[pymethods]
+impl Appeared {
+    #[classattr]
+    fn __match_args__() -> (&'static str,) {
+        ("wait",)
+    }
+}
+
+#[pymethods]
 impl Drained {
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str) {
@@ -78,6 +92,7 @@ pub fn object(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Py::new(py, Logged { level, event, fields: dict.unbind() })?.into_any()
         }
         Event::Failed(message) => Py::new(py, Failed { message })?.into_any(),
+        Event::Appeared(wait) => Py::new(py, Appeared { wait })?.into_any(),
         Event::Drained { answered, aborted } => Py::new(py, Drained { answered, aborted })?.into_any(),
     })
 }

@@ -48,11 +48,11 @@ mod _native {
     use super::engine::{Engine, Entry};
     #[pymodule_export]
     use super::error::{
-        ConflictError, DeniedError, NoSpaceError, NotFoundError, ProtocolError, RequestError, TurbopumpError,
-        UnavailableError,
+        ConflictError, DeniedError, NoSpaceError, NodeFailedError, NotFoundError, ProtocolError,
+        RequestError, TurbopumpError, UnavailableError,
     };
     #[pymodule_export]
-    use super::events::{Asked, Drained, Failed, Logged};
+    use super::events::{Appeared, Asked, Drained, Failed, Logged};
     #[pymodule_export]
     use super::merkle::MerkleTree;
     #[pymodule_export]

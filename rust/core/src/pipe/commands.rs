@@ -1,26 +1,15 @@
 //! The commands of the pipe protocol: one row each, and what they do.
 
-use super::percent;
 use super::request::Request;
 use super::response::Writer;
 use crate::blob::Value;
+use crate::client::Client;
+use crate::context::{Ask, Context};
 use crate::error::Refusal;
+use crate::job::{Job, Listing};
 use crate::output::Output;
-use crate::replica::{Body, Condition, Lifetime, Replica};
-use crate::session::{Ask, Client, Job, Listing};
+use crate::replica::{Body, Condition, Lifetime};
 use crate::version::Version;
-
-/// What a command may use.
-pub struct Context<'t> {
-    /// Where keys live.
-    pub replica: &'t Replica,
-    /// Unix milliseconds.
-    pub now_ms: u64,
-    /// Where replies go.
-    pub out: &'t mut Output,
-    /// Who asks.
-    pub client: &'t mut Client,
-}
 
 /// What follows a command.
 #[derive(Debug)]
@@ -341,16 +330,4 @@ fn help(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Nex
     }
     reply(context, request).body(&[], Value::Inline(text.as_bytes()));
     Ok(Next::Done)
-}
-
-/// A key as `list` shows it, or as the first turbopump's `local_list` did.
-pub fn write_line(lines: &mut Vec<u8>, key: &[u8], size: usize, sizes: bool) {
-    if sizes {
-        lines.push(b'(');
-        percent::encode_into(key, lines);
-        lines.extend_from_slice(format!(")=>{size}").as_bytes());
-    } else {
-        percent::encode_into(key, lines);
-    }
-    lines.push(b'\n');
 }

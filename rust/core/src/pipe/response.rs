@@ -76,15 +76,15 @@ impl Writer<'_> {
 
 /// A framed reply, as a client gets it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Response {
+pub struct Response<'b> {
     /// Whether the status is `ok`.
     pub ok: bool,
     /// The request's number; 0 when it had none.
     pub id: u64,
     /// Parameters by name, without `id` and `length`.
     pub params: Vec<(String, String)>,
-    /// What follows the header.
-    pub body: Vec<u8>,
+    /// What follows the header, where it came.
+    pub body: &'b [u8],
 }
 
 /// The server broke the protocol: nothing more can be read from the connection.
@@ -100,7 +100,7 @@ const HEADER_MAX: usize = 4096;
 ///
 /// # Errors
 /// What is there is no framed reply, or one longer than `reply_max`.
-pub fn read(buffer: &[u8], reply_max: usize) -> Result<Option<(Response, usize)>, BrokenReply> {
+pub fn read(buffer: &[u8], reply_max: usize) -> Result<Option<(Response<'_>, usize)>, BrokenReply> {
     let mut pipes =
         buffer.iter().take(HEADER_MAX).enumerate().filter(|(_, byte)| **byte == b'|').map(|(at, _)| at);
     let (Some(first), Some(second)) = (pipes.next(), pipes.next()) else {
@@ -135,7 +135,7 @@ pub fn read(buffer: &[u8], reply_max: usize) -> Result<Option<(Response, usize)>
     match buffer.get(end) {
         None => Ok(None),
         Some(b'\n') => {
-            response.body = buffer[start..end].to_vec();
+            response.body = &buffer[start..end];
             Ok(Some((response, end + 1)))
         }
         Some(_) => Err(BrokenReply("no newline follows it")),

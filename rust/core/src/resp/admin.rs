@@ -1,29 +1,25 @@
 //! The RESP commands about the node. What needs a decision is asked of the side that decides.
 
 use super::scan::Args;
-use super::{Context, Next, docs, subcommand, syntax};
+use super::{Context, Next, ask, docs, subcommand, syntax};
 use crate::blob::Value;
 use crate::error::Refusal;
-use crate::session::{Ask, Job};
+use crate::job::Job;
 
 /// Redis keeps strings up to this size in one allocation with their header, and tells so.
 const EMBSTR_MAX: usize = 44;
 
-fn ask(command: &'static str, args: Args<'_>) -> Result<Next, Refusal> {
-    Ok(Next::Ask(Ask { command, args: args.from(1).map(<[u8]>::to_vec).collect() }))
-}
-
 pub fn info(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    ask("info", args)
+    ask("info", args.from(1))
 }
 
 pub fn config(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     subcommand(args, &[("GET", -3)])?;
-    ask("config", args)
+    ask("config", args.from(1))
 }
 
 pub fn shutdown(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    ask("shutdown", args)
+    ask("shutdown", args.from(1))
 }
 
 pub fn command(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {

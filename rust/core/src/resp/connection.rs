@@ -1,9 +1,8 @@
 //! The RESP commands about the connection itself.
 
 use super::scan::Args;
-use super::{Context, Next, integer, subcommand, syntax};
+use super::{Context, Next, ask, integer, subcommand, syntax};
 use crate::error::Refusal;
-use crate::session::Ask;
 
 pub fn ping(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     match args.len() {
@@ -189,9 +188,8 @@ pub fn client(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
         },
         _ => {
             // What concerns other clients: the caller's number comes first.
-            let caller = context.client.id.to_string().into_bytes();
-            let args = [caller].into_iter().chain(args.from(1).map(<[u8]>::to_vec)).collect();
-            return Ok(Next::Ask(Ask { command: "client", args }));
+            let caller = context.client.id.to_string();
+            return ask("client", std::iter::once(caller.as_bytes()).chain(args.from(1)));
         }
     }
     Ok(Next::Done)

@@ -1,33 +1,17 @@
 //! The RESP commands about keys: lifetimes, existence, listing.
 
+use super::reply::Writer;
 use super::scan::Args;
 use super::{Context, Next, integer, syntax};
-use crate::entry::View;
 use crate::error::Refusal;
-use crate::glob;
-use crate::replica::{Change, Condition, Lifetime};
-use crate::session::Job;
+use crate::job::Job;
+use crate::output::Output;
+use crate::replica::{Change, Lifetime};
+use crate::search::{Search, walk_ns};
 
 /// The most keys one SCAN looks at, whatever COUNT says: other clients wait meanwhile.
 const SCAN_COUNT_MAX: i64 = 1000;
 const SCAN_COUNT_DEFAULT: i64 = 10;
-
-pub fn del(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let mut deleted = 0;
-    args.from(1).try_for_each(|key| context.replica.check_key(key))?;
-    for key in args.from(1) {
-        deleted += usize::from(context.replica.delete(key, Condition::Always, context.now_ms)?.is_some());
-    }
-    context.reply().count(deleted);
-    Ok(Next::Done)
-}
-
-pub fn exists(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let exists = |key: &&[u8]| context.replica.get(key, context.now_ms, |view| view.is_some());
-    let count = args.from(1).filter(exists).count();
-    context.reply().count(count);
-    Ok(Next::Done)
-}
 
 /// NX, XX, GT and LT: when EXPIRE and its kin do something. A key that never expires expires last.
 #[derive(Default)]
@@ -170,7 +154,7 @@ fn scan_options(args: Args<'_>) -> Result<ScanOptions<'_>, Refusal> {
         let value = args.bytes(index + 1);
         match args.bytes(index).to_ascii_uppercase().as_slice() {
             _ if index + 1 == args.len() => return Err(syntax()),
-            b"MATCH" => options.pattern = Some(value).filter(|pattern| *pattern != b"*"),
+            b"MATCH" => options.pattern = Some(value),
             b"COUNT" => options.count = integer(value)?,
             b"TYPE" => options.nothing = !value.eq_ignore_ascii_case(b"string"),
             _ => return Err(syntax()),
@@ -186,23 +170,37 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> 
     let cursor = std::str::from_utf8(args.bytes(1)).ok().and_then(|text| text.parse().ok());
     let cursor: u64 = cursor.ok_or_else(|| Refusal::Syntax("invalid cursor".into()))?;
     let options = scan_options(args)?;
-    let (mut found, now_ms) = (Vec::new(), context.now_ms);
+    options.pattern.map_or(Ok(()), |pattern| check_pattern(context, pattern))?;
+    let (mut found, mut count) = (Output::default(), 0);
+    let mut search = Search::new(options.pattern, cursor);
     let limit = options.count.min(SCAN_COUNT_MAX) as usize;
-    let next = context.replica.store().scan(cursor, limit, |key, view: View<'_>| {
-        let matches = options.pattern.is_none_or(|pattern| glob::matches(pattern, key));
-        if matches && !options.nothing && view.live(now_ms).is_some() {
-            found.push(key.to_vec());
+    context.work_ns += search.made_ns();
+    context.work_ns += search.step(context.replica, context.now_ms, limit, |key| {
+        if !options.nothing {
+            Writer { out: &mut found, resp3: false }.bulk(key);
+            count += 1;
         }
     });
     let mut reply = context.reply();
     reply.array(2);
-    reply.bulk(next.to_string().as_bytes());
-    reply.array(found.len());
-    found.iter().for_each(|key| reply.bulk(key));
+    reply.bulk(search.cursor.to_string().as_bytes());
+    reply.array(count);
+    reply.out.push(found.front());
     Ok(Next::Done)
 }
 
-pub fn keys(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+/// A pattern longer than any key is a mistake, or meant to keep the node busy.
+fn check_pattern(context: &Context<'_>, pattern: &[u8]) -> Result<(), Refusal> {
+    let limit = context.replica.limits().key_max;
+    if pattern.len() > limit {
+        let length = pattern.len();
+        return Err(Refusal::Syntax(format!("a pattern has at most {limit} bytes, this one has {length}")));
+    }
+    Ok(())
+}
+
+pub fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    check_pattern(context, args.bytes(1))?;
     Ok(Next::Job(Job::keys(args.bytes(1))))
 }
 
@@ -215,10 +213,12 @@ pub fn randomkey(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal
     for start in [context.random % crate::store::CURSOR_END, 0] {
         let mut cursor = start;
         while found.is_none() && tries < RANDOM_TRIES {
+            let from = cursor;
             cursor = context.replica.store().scan(cursor, 1, |key, view| {
                 tries += 1;
                 found = found.take().or_else(|| view.live(now_ms).map(|_| key.to_vec()));
             });
+            context.work_ns += walk_ns(from, cursor, 1);
             if cursor == 0 {
                 break;
             }

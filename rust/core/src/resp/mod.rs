@@ -5,31 +5,18 @@ mod admin;
 mod connection;
 mod docs;
 mod keys;
+pub mod many;
 pub mod reply;
 pub mod scan;
-pub(crate) mod strings;
+mod strings;
 pub mod table;
 
+use crate::context::Ask;
+pub use crate::context::Context;
 use crate::error::Refusal;
-use crate::output::Output;
-use crate::replica::Replica;
-use crate::session::{Ask, Client, Job};
+use crate::job::Job;
 use reply::Writer;
 use scan::Args;
-
-/// What a command may use.
-pub struct Context<'t> {
-    /// Where keys live.
-    pub replica: &'t Replica,
-    /// Unix milliseconds.
-    pub now_ms: u64,
-    /// A number that clients do not know.
-    pub random: u64,
-    /// Where replies go.
-    pub out: &'t mut Output,
-    /// Who asks.
-    pub client: &'t mut Client,
-}
 
 impl Context<'_> {
     /// Writes replies as this client reads them.
@@ -126,6 +113,23 @@ pub fn integer(bytes: &[u8]) -> Result<i64, Refusal> {
     };
     let text = std::str::from_utf8(bytes).ok().filter(|_| canonical);
     text.and_then(|text| text.parse().ok()).ok_or(Refusal::NotInteger)
+}
+
+/// Bytes of a cold command's arguments, with what keeps them: many commands may wait for the side that
+/// decides, and none that it knows needs more.
+const ASK_BYTES_MAX: usize = 64 * 1024;
+
+/// Asks the side that decides.
+fn ask<'a>(command: &'static str, args: impl Iterator<Item = &'a [u8]>) -> Result<Next, Refusal> {
+    let (mut copied, mut bytes) = (Vec::new(), 0);
+    for arg in args {
+        bytes += arg.len() + size_of::<Vec<u8>>();
+        if bytes > ASK_BYTES_MAX {
+            return Err(Refusal::Syntax(format!("the arguments of '{command}' are too long")));
+        }
+        copied.push(arg.to_vec());
+    }
+    Ok(Next::Ask(Ask { command, args: copied }))
 }
 
 fn syntax() -> Refusal {

@@ -23,7 +23,7 @@ enum Span {
 }
 
 /// The arguments of one command, its name first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Args<'a> {
     buffer: &'a [u8],
     spans: &'a [Span],
@@ -150,7 +150,8 @@ impl Scan {
         self.intake.is_some()
     }
 
-    /// What of the buffer is scanned, and all that is needed of it while `is_feeding`.
+    /// What of the buffer is scanned: where a whole request ends, and all that is needed of it while
+    /// `is_feeding`.
     pub fn scanned(&self) -> usize {
         self.at
     }
@@ -287,6 +288,7 @@ impl Scan {
         };
         let line = buffer[..end].strip_suffix(b"\r").unwrap_or(&buffer[..end]);
         self.spans = words(line)?;
+        self.at = end + 1;
         Ok(self.whole(end + 1))
     }
 }

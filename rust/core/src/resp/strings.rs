@@ -9,11 +9,9 @@ use crate::blob::{BLOB_BYTES_MIN, Blob, BlobDraft, Value};
 use crate::entry::View;
 use crate::error::Refusal;
 use crate::replica::{Body, Change, Condition, Lifetime, Replica};
-use crate::session::Job;
-use crate::store::PREFETCH;
 use crate::usage::{NoSpace, Usage};
 
-fn body<'a>(replica: &Replica, arg: Arg<'a>) -> Result<Body<'a>, Refusal> {
+pub(super) fn body<'a>(replica: &Replica, arg: Arg<'a>) -> Result<Body<'a>, Refusal> {
     replica.prepared(match arg {
         Arg::Bytes(bytes) => Body::Lent(bytes),
         Arg::Blob(blob) => Body::Shared(blob.clone()),
@@ -107,7 +105,7 @@ pub fn set(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     Ok(Next::Done)
 }
 
-fn write_value(reply: &mut Writer<'_>, view: Option<&View<'_>>) {
+pub(super) fn write_value(reply: &mut Writer<'_>, view: Option<&View<'_>>) {
     match view.and_then(|view| view.value) {
         Some(value) => reply.value(value),
         None => reply.null(),
@@ -191,59 +189,6 @@ pub fn setnx(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal>
         Ok((if current.is_none() { put() } else { Change::Leave }, ()))
     })?;
     context.reply().int(i64::from(written.0.is_some()));
-    Ok(Next::Done)
-}
-
-/// MGET of more keys than this goes on in steps: its reply could be larger than a client may leave unread.
-const MGET_AT_ONCE: usize = 64;
-
-pub fn mget(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    let (replica, now_ms) = (context.replica, context.now_ms);
-    let mut reply = context.reply();
-    reply.array(args.len() - 1);
-    if args.len() > MGET_AT_ONCE {
-        return Ok(Next::Job(Job::mget(args.from(1).map(<[u8]>::to_vec).collect())));
-    }
-    let keys: Vec<&[u8]> = args.from(1).collect();
-    get_all(&keys, replica, now_ms, &mut reply);
-    Ok(Next::Done)
-}
-
-/// Answers the values of all keys, one after the other.
-pub fn get_all(keys: &[&[u8]], replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) {
-    for keys in keys.chunks(PREFETCH) {
-        replica.store().prefetch(keys);
-        keys.iter().for_each(|key| replica.get(key, now_ms, |view| write_value(reply, view)));
-    }
-}
-
-/// Writes pair by pair: other clients may see some written and others not. A refusal says how many were.
-pub fn mset(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    if args.len().is_multiple_of(2) {
-        return Err(Refusal::Syntax("wrong number of arguments for 'mset' command".into()));
-    }
-    for index in (1..args.len()).step_by(2) {
-        context.replica.check_key(args.bytes(index))?;
-    }
-    for index in (1..args.len()).step_by(2) {
-        let value = body(context.replica, args.arg(index + 1))?;
-        let put = context.replica.put(
-            args.bytes(index),
-            value,
-            Lifetime::Keyspace,
-            Condition::Always,
-            context.now_ms,
-        );
-        put.map_err(|refusal| match index {
-            1 => refusal,
-            _ => Refusal::Internal(format!(
-                "{} of {} keys were written, then: {refusal}",
-                index / 2,
-                args.len() / 2
-            )),
-        })?;
-    }
-    context.reply().ok();
     Ok(Next::Done)
 }
 

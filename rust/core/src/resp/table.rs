@@ -1,7 +1,7 @@
 //! The RESP commands: one row each. Not what they do: that is in the files the last column names.
 
 use super::scan::Args;
-use super::{Context, Next, admin, connection, keys, strings};
+use super::{Context, Next, admin, connection, keys, many, strings};
 use crate::error::Refusal;
 
 /// Runs one command.
@@ -83,9 +83,9 @@ pub static COMMANDS: &[Spec] = table! {
     "dbsize"       1 READ       NO_KEY   "server"     admin::dbsize,      "Counts the keys.";
     "decr"         2 WRITE      ONE_KEY  "string"     strings::decr,      "Subtracts one from an integer.";
     "decrby"       3 WRITE      ONE_KEY  "string"     strings::decrby,    "Subtracts from an integer.";
-    "del"         -2 REMOVE_ALL ALL_KEYS "generic"    keys::del,          "Deletes keys.";
+    "del"         -2 REMOVE_ALL ALL_KEYS "generic"    many::del,          "Deletes keys.";
     "echo"         2 TALK       NO_KEY   "connection" connection::echo,   "Answers what it was given.";
-    "exists"      -2 READ       ALL_KEYS "generic"    keys::exists,       "Counts the keys with a value.";
+    "exists"      -2 READ       ALL_KEYS "generic"    many::exists,       "Counts the keys with a value.";
     "expire"      -3 REMOVE     ONE_KEY  "generic"    keys::expire,       "Sets a lifetime in seconds.";
     "expireat"    -3 REMOVE     ONE_KEY  "generic"    keys::expireat,     "Sets the expiry in Unix seconds.";
     "expiretime"   2 READ       ONE_KEY  "generic"    keys::expiretime,   "Tells the expiry in Unix seconds.";
@@ -101,8 +101,8 @@ pub static COMMANDS: &[Spec] = table! {
     "info"        -1 ABOUT      NO_KEY   "server"     admin::info,        "Tells about the node.";
     "keys"         2 READ_ALL   NO_KEY   "generic"    keys::keys,         "Lists the keys that match.";
     "memory"      -2 READ_ALL   NO_KEY   "server"     admin::memory,      "Tells what a key takes.";
-    "mget"        -2 READ       ALL_KEYS "string"     strings::mget,      "Reads several values.";
-    "mset"        -3 WRITE      PAIRS    "string"     strings::mset,      "Writes several values.";
+    "mget"        -2 READ       ALL_KEYS "string"     many::mget,         "Reads several values.";
+    "mset"        -3 WRITE      PAIRS    "string"     many::mset,         "Writes several values.";
     "object"      -2 READ_ALL   NO_KEY   "generic"    admin::object,      "Tells how a value is kept.";
     "persist"      2 REMOVE     ONE_KEY  "generic"    keys::persist,      "Takes the lifetime away.";
     "pexpire"     -3 REMOVE     ONE_KEY  "generic"    keys::pexpire,      "Sets a lifetime in milliseconds.";
@@ -122,10 +122,10 @@ pub static COMMANDS: &[Spec] = table! {
     "shutdown"    -1 ADMIN      NO_KEY   "server"     admin::shutdown,    "Ends the node in good order.";
     "strlen"       2 READ       ONE_KEY  "string"     strings::strlen,    "Tells a value's length.";
     "time"         1 TALK       NO_KEY   "server"     admin::time,        "Tells the node's time.";
-    "touch"       -2 READ       ALL_KEYS "generic"    keys::exists,       "Counts the keys with a value.";
+    "touch"       -2 READ       ALL_KEYS "generic"    many::exists,       "Counts the keys with a value.";
     "ttl"          2 READ       ONE_KEY  "generic"    keys::ttl,          "Tells the seconds left.";
     "type"         2 READ       ONE_KEY  "generic"    keys::kind,         "Tells a value's type: string.";
-    "unlink"      -2 REMOVE_ALL ALL_KEYS "generic"    keys::del,          "Deletes keys.";
+    "unlink"      -2 REMOVE_ALL ALL_KEYS "generic"    many::del,          "Deletes keys.";
 };
 
 /// The longest name.

@@ -13,8 +13,8 @@ use crate::listener::{Accepted, Listener, turn_away};
 
 /// Clients accepted before the others have their turn.
 pub const ACCEPT_TURN: usize = 64;
-/// How long to wait for a descriptor to become free.
-const NO_DESCRIPTOR_MS: u64 = 20;
+/// How long to wait for a descriptor, or memory, to become free.
+const LATER_MS: u64 = 20;
 
 impl Reactor {
     pub(super) fn listen(&mut self, listener: Listener) {
@@ -48,14 +48,21 @@ impl Reactor {
                         if self.shared.turned_away.fetch_add(1, Relaxed).is_multiple_of(1024) {
                             self.log("warning", "no_descriptor", vec![]);
                         }
-                        // Polling tells of new clients only; those who wait already are looked at by the
-                        // clock.
-                        self.timers.add(self.now_ms + NO_DESCRIPTOR_MS, u64::MAX);
+                        self.accept_later();
+                        break;
+                    }
+                    Accepted::Later => {
+                        self.accept_later();
                         break;
                     }
                 };
             }
         }
+    }
+
+    /// Polling tells of new clients only; those who wait already are looked at by the clock.
+    fn accept_later(&mut self) {
+        self.timers.add(self.now_ms + LATER_MS, u64::MAX);
     }
 
     fn welcome(&mut self, socket: OwnedFd, tcp: bool) {

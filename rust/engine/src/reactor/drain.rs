@@ -16,6 +16,9 @@ const BACKLOG_MAX: usize = 4096;
 
 impl Reactor {
     pub(super) fn begin_drain(&mut self, deadline_ms: u64) {
+        if self.drained {
+            return;
+        }
         // Who connected before this moment is served: as many as can have been waiting.
         for _ in 0..BACKLOG_MAX / ACCEPT_TURN {
             self.accept();
@@ -28,7 +31,7 @@ impl Reactor {
             let fd = listener.socket.as_raw_fd();
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         }
-        self.drain_deadline_ms = Some(self.now_ms + deadline_ms);
+        self.drain_deadline_ms = Some(self.now_ms.saturating_add(deadline_ms));
         for token in self.connections.tokens() {
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.readable = true;
@@ -51,7 +54,7 @@ impl Reactor {
             }
         }
         if self.connections.len() == 0 {
-            self.drain_deadline_ms = None;
+            (self.drain_deadline_ms, self.drained) = (None, true);
             if self.shared.undrained.fetch_sub(1, Relaxed) == 1 {
                 let (answered, aborted) =
                     (self.shared.answered.load(Relaxed), self.shared.aborted.load(Relaxed));

@@ -32,9 +32,10 @@ pub const WAKER: Token = Token(usize::MAX);
 const POLL_EVENTS: usize = 256;
 /// Reads, or steps of a job, before the next client's turn.
 const TURN_STEPS: usize = 4;
-/// After an error that ends a connection, this much of what the client still sends is read ...
+/// After an error that ends a connection, this much of what the client still sends is read, which is more
+/// than sockets hold: a close before that would take the error from it ...
 const LINGER_BYTES: usize = 1 << 20;
-/// ... for this long after it took the last reply.
+/// ... for this long after it took the last reply: a round trip, even a slow one.
 const LINGER_MS: u64 = 1000;
 /// How often some expired entries are dropped, while there are entries that expire.
 const COLLECT_MS: u64 = 50;
@@ -76,6 +77,7 @@ pub struct Reactor {
     collect_at_ms: u64,
     collect_cursor: u64,
     drain_deadline_ms: Option<u64>,
+    drained: bool,
     stopped: bool,
 }
 
@@ -102,6 +104,7 @@ impl Reactor {
             collect_at_ms: 0,
             collect_cursor: 0,
             drain_deadline_ms: None,
+            drained: false,
             stopped: false,
             shared,
         }
@@ -144,7 +147,7 @@ impl Reactor {
         if !self.ready.is_empty() || self.knocking {
             return Duration::ZERO;
         }
-        let collects = self.index == 0 && self.replica.store().expiring() > 0;
+        let collects = self.index == 0 && self.replica.store().has_passing();
         let collect = collects.then_some(self.collect_at_ms);
         let deadlines = [self.timers.next(), self.drain_deadline_ms, collect].into_iter().flatten();
         let left = deadlines.min().map_or(SLEEP_MS, |at_ms| at_ms.saturating_sub(self.now_ms));
@@ -418,11 +421,11 @@ impl Reactor {
 
     fn collect(&mut self) {
         let store = self.replica.store();
-        if self.index == 0 && store.expiring() > 0 && self.now_ms >= self.collect_at_ms {
-            let (next, due) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
+        if self.index == 0 && store.has_passing() && self.now_ms >= self.collect_at_ms {
+            let (next, dropped) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
             self.collect_cursor = next;
-            // Where much is due there is more: it goes on after everybody's next turn.
-            self.collect_at_ms = self.now_ms + if due > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };
+            // Where much was due there is more: it goes on after everybody's next turn.
+            self.collect_at_ms = self.now_ms + if dropped > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };
         }
     }
 

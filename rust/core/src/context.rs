@@ -1,0 +1,37 @@
+//! What a command may use while it runs, in whichever protocol it came.
+
+use crate::client::Client;
+use crate::output::Output;
+use crate::replica::Replica;
+
+/// What a session does before others have their turn, in nanoseconds: about, as it is estimated from what
+/// commands do, for there is no clock here. The reactor gives a client four such steps.
+pub const STEP_NS: u64 = 250_000;
+
+/// About how long every command takes: the cheapest ones, so that what a client sends at once is rarely cut.
+pub const COMMAND_NS: u64 = 100;
+
+/// What a command may use.
+pub struct Context<'t> {
+    /// Where keys live.
+    pub replica: &'t Replica,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    /// A number that clients do not know.
+    pub random: u64,
+    /// Where replies go.
+    pub out: &'t mut Output,
+    /// Who asks.
+    pub client: &'t mut Client,
+    /// About how many nanoseconds the command took beyond what every command takes.
+    pub work_ns: u64,
+}
+
+/// A cold command, for the side that decides.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ask {
+    /// Its name.
+    pub command: &'static str,
+    /// Its arguments, as the client gave them.
+    pub args: Vec<Vec<u8>>,
+}

@@ -51,9 +51,8 @@ def test_a_file_arrives(served: str, into: Path, tmp_path: Path) -> None:
     file = tmp_path / "data"
     file.write_bytes(bytes(range(256)) * 20_000)
     result = send(file, served)
-    assert re.fullmatch(
-        r"data: 5,120,000 bytes in \d+\.\d\d s, [\d,.]+ Mbit/s, round trip .*\n", result.output
-    )
+    said = r"data: 5,120,000 bytes in \d+\.\d\d s, [\d,.]+ Mbit/s, round trip .*\n"
+    assert re.fullmatch(said, result.output), result.output
     assert (into / "data").read_bytes() == file.read_bytes()
 
     again = send(file, served)

@@ -361,9 +361,9 @@ impl Endpoint {
             if connection.token == token {
                 return Some(id);
             }
-            if connection.is_unanswered() {
+            if connection.is_unproved() {
                 // Both began at once: theirs it is, and ours takes its name.
-                connection.adopt(token, from);
+                connection.adopt(now, token, from);
                 return Some(id);
             }
             connection.end(CloseReason::Replaced);

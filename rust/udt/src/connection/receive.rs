@@ -67,6 +67,15 @@ impl Connection {
         }
     }
 
+    /// Takes frames as if they had come in a packet that opened.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn inject(&mut self, now: Time, frames: &[u8]) {
+        self.now = now;
+        if let Err(violation) = self.handle_frames(now, self.path.remote, frames) {
+            self.violated(violation);
+        }
+    }
+
     /// How long an acknowledgement may wait when nothing hurries.
     pub(super) fn ack_patience(&self) -> Duration {
         self.config.ack_delay.min(self.rtt.smoothed() / 4)

@@ -9,6 +9,7 @@ mod transmit;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -197,8 +198,10 @@ impl Connection {
     /// Sends a whole message. What `Full` refuses is not taken at all.
     pub fn send(&mut self, options: Options, data: Bytes) -> Result<MessageId, SendError> {
         self.check_open()?;
-        if data.len() as u64 > self.config.send_buffer {
-            return Err(SendError::TooLong(self.config.send_buffer));
+        // Bulk never gets more of the buffer; a longer message is written in pieces.
+        let most = self.config.send_buffer / 8 * 7;
+        if data.len() as u64 > most {
+            return Err(SendError::TooLong(most));
         }
         let mut data = data;
         let id = self.outbox.open_for(self.now, options, data.len() as u64)?;
@@ -327,7 +330,10 @@ impl Connection {
     /// This side began the handshake, and it is answered.
     pub(crate) fn on_answered(&mut self, now: Time, session: Session, settings: &Settings) {
         self.now = now;
-        self.attempt = None;
+        if let Some(attempt) = self.attempt.take().filter(|_| self.state == State::Connecting) {
+            // Each INIT has an index of its own, so the answer tells to which it belongs.
+            self.rtt.update(now.since(attempt.sent_at), Duration::ZERO);
+        }
         let until = now + self.config.old_keys;
         self.retired.extend(self.sessions.promote(session, until));
         self.stats.handshakes += 1;

@@ -84,11 +84,13 @@ impl Connection {
     /// The peer uses the keys of a handshake that this side answered.
     fn confirm(&mut self, now: Time, index: u32) {
         let until = now + self.config.old_keys;
+        let answered = self.sessions.next.as_ref().map(|next| next.created);
         if let Some(retired) = self.sessions.confirm(index, until) {
             self.retired.extend(retired);
             self.attempt = None;
             self.stats.handshakes += 1;
             if self.state == State::Connecting {
+                self.rtt.update(now.since(answered.unwrap_or(now)), Duration::ZERO);
                 self.connected(now);
             }
         }

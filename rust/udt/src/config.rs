@@ -19,7 +19,7 @@ pub struct Config {
     pub messages: u64,
     /// The longest message, in bytes, that is sent or taken.
     pub message_max: u64,
-    /// Bytes of messages that wait to be sent or acknowledged, before `Full`.
+    /// Bytes of messages that wait to be sent or acknowledged, before `Full`. Bulk gets seven eighths of it.
     pub send_buffer: u64,
     /// Bytes of best-effort datagrams that wait to be sent; beyond that the oldest are dropped.
     pub datagram_buffer: usize,

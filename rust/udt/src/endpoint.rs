@@ -361,9 +361,9 @@ impl Endpoint {
             if connection.token == token {
                 return Some(id);
             }
-            if connection.is_unanswered() {
+            if connection.is_unproved() {
                 // Both began at once: theirs it is, and ours takes its name.
-                connection.adopt(token, from);
+                connection.adopt(now, token, from);
                 return Some(id);
             }
             connection.end(CloseReason::Replaced);
@@ -440,6 +440,7 @@ impl Endpoint {
         let attempt = connection.attempt.as_mut()?;
         let before = std::mem::replace(&mut attempt.index, index);
         let jitter = attempt.pause / 16 * (self.rng.number() % 5) as u32;
+        attempt.sent_at = now;
         attempt.retry_at = now + attempt.pause + jitter;
         attempt.pause = (attempt.pause * 2).min(self.config.handshake_retry_max);
         let cookie = connection.cookie.take();

@@ -18,6 +18,8 @@ pub mod error;
 mod frame;
 mod guard;
 mod handshake;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod inject;
 mod loss;
 mod message;
 mod mtu;

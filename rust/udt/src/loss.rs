@@ -351,3 +351,120 @@ impl SentPackets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn at(ms: u64) -> Time {
+        Time::from_nanos(ms * 1_000_000)
+    }
+
+    fn rtt() -> Rtt {
+        let mut rtt = Rtt::new(Duration::from_millis(100));
+        rtt.update(Duration::from_millis(20), Duration::ZERO);
+        rtt
+    }
+
+    fn ack(numbers: &[u64]) -> Ack {
+        let ranges = numbers.iter().rev().map(|number| *number..number + 1).collect();
+        Ack { ranges, ..Ack::default() }
+    }
+
+    fn send(sent: &mut SentPackets, now: Time, count: usize) {
+        (0..count).for_each(|_| sent.on_sent(SentPacket::new(now, 1000, true), false));
+    }
+
+    #[test]
+    fn three_that_overtake_make_a_loss() {
+        let mut sent = SentPackets::new();
+        send(&mut sent, at(0), 5);
+        sent.on_ack(at(20), &ack(&[1, 2])).unwrap();
+        assert!(sent.detect_lost(at(20), &rtt()).is_none());
+        assert_eq!(sent.loss_time(), Some(at(20) + Duration::from_micros(2500)), "an eighth of 20 ms later");
+        sent.on_ack(at(21), &ack(&[3])).unwrap();
+        let (packets, info) = sent.detect_lost(at(21), &rtt()).unwrap();
+        assert_eq!((packets.len(), info.first, info.bytes), (1, 0, 1000));
+        assert_eq!(sent.in_flight(), 1000);
+    }
+
+    #[test]
+    fn time_makes_a_loss_too() {
+        let mut sent = SentPackets::new();
+        send(&mut sent, at(0), 2);
+        sent.on_ack(at(20), &ack(&[1])).unwrap();
+        assert!(sent.detect_lost(at(22), &rtt()).is_none());
+        assert!(sent.detect_lost(at(23), &rtt()).is_some());
+    }
+
+    #[test]
+    fn a_loss_that_was_none_makes_patient() {
+        let mut sent = SentPackets::new();
+        send(&mut sent, at(0), 10);
+        sent.on_ack(at(20), &ack(&[5])).unwrap();
+        assert_eq!(sent.detect_lost(at(20), &rtt()).unwrap().0.len(), 3);
+        assert!(sent.on_ack(at(21), &ack(&[0, 1, 2, 5])).unwrap().spurious);
+        assert_eq!(sent.overtaken_max, 6);
+        assert!(!sent.on_ack(at(21), &ack(&[0, 1, 2, 5])).unwrap().spurious, "it is told once");
+    }
+
+    #[test]
+    fn what_was_not_sent_cannot_be_acknowledged() {
+        let mut sent = SentPackets::new();
+        send(&mut sent, at(0), 3);
+        assert_eq!(sent.on_ack(at(1), &ack(&[1, 3])).unwrap_err(), Violation::AckOfUnsent);
+        assert_eq!(sent.in_flight(), 3000);
+    }
+
+    #[test]
+    fn the_rate_of_delivery_is_that_of_the_path() {
+        let mut sent = SentPackets::new();
+        let mut rate = 0;
+        for ms in 0..60 {
+            send(&mut sent, at(ms), 1);
+            if ms >= 20 {
+                let acked = sent.on_ack(at(ms), &ack(&[ms - 20])).unwrap();
+                rate = acked.delivery.map_or(0, |delivery| delivery.rate);
+            }
+        }
+        assert!((999_000..=1_000_000).contains(&rate), "1000 bytes a millisecond, not {rate}");
+    }
+
+    proptest! {
+        /// Each packet leaves the flight once, and what is in flight is what did not.
+        #[test]
+        fn the_flight_is_what_was_neither_acknowledged_nor_lost(
+            steps in prop::collection::vec((0_u8..3, prop::collection::vec(0_u64..40, 1..6)), 1..60),
+        ) {
+            let (mut sent, mut now) = (SentPackets::new(), 0);
+            let (mut gone, mut count) = (HashSet::new(), 0_u64);
+            for (kind, numbers) in steps {
+                now += 3;
+                match kind {
+                    0 => {
+                        send(&mut sent, at(now), numbers.len());
+                        count += numbers.len() as u64;
+                    }
+                    _ if count == 0 => {}
+                    _ => {
+                        let mut numbers: Vec<u64> = numbers.iter().map(|back| back % count).collect();
+                        numbers.sort_unstable();
+                        numbers.dedup();
+                        let acked = sent.on_ack(at(now), &ack(&numbers)).unwrap();
+                        for (number, _) in acked.packets {
+                            prop_assert!(numbers.contains(&number) && gone.insert(number));
+                        }
+                        let before = sent.eliciting() as u64;
+                        let lost = sent.detect_lost(at(now), &rtt()).map_or(0, |(packets, _)| packets.len());
+                        prop_assert_eq!(before - lost as u64, sent.eliciting() as u64);
+                        gone.extend(sent.lost.iter());
+                        let flying = (0..count).filter(|number| !gone.contains(number)).count();
+                        prop_assert_eq!(sent.in_flight(), 1000 * flying as u64);
+                    }
+                }
+            }
+        }
+    }
+}

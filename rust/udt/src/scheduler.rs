@@ -64,7 +64,8 @@ impl Scheduler {
     fn next_class(&mut self, credit: bool, packet: usize) -> Option<usize> {
         // A deficit is at most a packet, so that one more round always finds somebody.
         for _ in 0..3 * 4 {
-            let class = self.turn.max(1);
+            // Whoever had the last turn; at the start the last class, so that requests begin.
+            let class = if self.turn == 0 { 3 } else { self.turn };
             let waiting = self.head(class, credit).is_some();
             if waiting && self.deficit[class] > 0 {
                 return Some(class);

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::SendError;
 use crate::frame::{Frame, MessageFrame};
 use crate::loss::SentFrame;
-use crate::message::{Event, MessageId, Options};
+use crate::message::{Class, Event, MessageId, Options};
 use crate::packet::Settings;
 use crate::ranges::RangeSet;
 use crate::scheduler::{Queue, Scheduler};
@@ -171,7 +171,7 @@ impl Outbox {
         if bytes > self.message_max {
             return Err(SendError::TooLong(self.message_max));
         }
-        if id >= self.max_messages || self.buffered + bytes > self.buffer_max {
+        if id >= self.max_messages || bytes > self.room(options.class as u8) {
             self.refused_message = true;
             return Err(SendError::Full);
         }
@@ -212,9 +212,16 @@ impl Outbox {
         Ok(MessageId(id))
     }
 
+    /// Bytes that a message of this class may add. Bulk leaves an eighth to those that must not wait for it.
+    fn room(&self, class: u8) -> u64 {
+        let bulk = u64::from(class == Class::Bulk as u8);
+        (self.buffer_max - bulk * self.buffer_max / 8).saturating_sub(self.buffered)
+    }
+
     /// Takes bytes from the front of `data`, as many as there is room for. Returns how many.
     pub fn write(&mut self, id: MessageId, data: &mut Bytes) -> Result<usize, SendError> {
-        let free = self.buffer_max.saturating_sub(self.buffered);
+        let class = self.messages.get(&id.0).map_or(0, |message| message.class);
+        let free = self.room(class);
         let message = self.messages.get_mut(&id.0).filter(|m| !m.finished).ok_or(SendError::NoSuchMessage)?;
         if message.end + data.len() as u64 > self.message_max {
             return Err(SendError::TooLong(self.message_max));

@@ -268,8 +268,21 @@ mod tests {
         assert_eq!(out[..16], bytes::<16>("ba80a53f981c4d0d6a2797b69f12f6e9"));
     }
 
-    /// RFC 8439, 2.8.2 has a nonce that starts with other bytes than ours, so this vector was computed with
-    /// PyNaCl: key 0..32, packet number 7, ad "ad", text "turbopump".
+    /// Computed with the Python package `cryptography`: key 0 to 31, packet number 7, ad "ad".
+    #[test]
+    fn packets_are_sealed_as_elsewhere() {
+        let key: [u8; 32] = std::array::from_fn(|at| at as u8);
+        let cases = [
+            (PacketKey::chacha(&key), "857af62a4d980fe4122bf304b2c34b55702b4502ebcf88321d"),
+            (PacketKey::aes_gcm(&key), "8cd18f87228772ee64631583b77f410c53dca6840ec88e7465"),
+        ];
+        for (packet_key, expected) in cases {
+            let (mut text, mut tag) = (*b"turbopump", [0; 16]);
+            packet_key.seal(7, b"ad", &mut text, &mut tag);
+            assert_eq!([&text[..], &tag].concat(), bytes::<25>(expected));
+        }
+    }
+
     #[test]
     fn every_suite_opens_what_it_sealed_and_nothing_else() {
         let key: [u8; 32] = std::array::from_fn(|at| at as u8);

@@ -9,6 +9,7 @@ mod transmit;
 use core::net::SocketAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -197,8 +198,10 @@ impl Connection {
     /// Sends a whole message. What `Full` refuses is not taken at all.
     pub fn send(&mut self, options: Options, data: Bytes) -> Result<MessageId, SendError> {
         self.check_open()?;
-        if data.len() as u64 > self.config.send_buffer {
-            return Err(SendError::TooLong(self.config.send_buffer));
+        // Bulk never gets more of the buffer; a longer message is written in pieces.
+        let most = self.config.send_buffer / 8 * 7;
+        if data.len() as u64 > most {
+            return Err(SendError::TooLong(most));
         }
         let mut data = data;
         let id = self.outbox.open_for(self.now, options, data.len() as u64)?;
@@ -280,8 +283,8 @@ impl Connection {
             window: self.controller.window(),
             in_flight: self.sent.in_flight(),
             pacing_rate: self.controller.pacing_rate(self.rtt.smoothed()).unwrap_or(0),
-            arrival_rate: self.arrival_rate * u64::from(mtu),
-            capacity: self.capacity * u64::from(mtu),
+            arrival_rate: self.arrival_rate.saturating_mul(mtu.into()),
+            capacity: self.capacity.saturating_mul(mtu.into()),
             mtu,
             bytes_lost: self.sent.lost_bytes(),
             send_buffered: self.outbox.buffered(),
@@ -327,7 +330,10 @@ impl Connection {
     /// This side began the handshake, and it is answered.
     pub(crate) fn on_answered(&mut self, now: Time, session: Session, settings: &Settings) {
         self.now = now;
-        self.attempt = None;
+        if let Some(attempt) = self.attempt.take().filter(|_| self.state == State::Connecting) {
+            // Each INIT has an index of its own, so the answer tells to which it belongs.
+            self.rtt.update(now.since(attempt.sent_at), Duration::ZERO);
+        }
         let until = now + self.config.old_keys;
         self.retired.extend(self.sessions.promote(session, until));
         self.stats.handshakes += 1;
@@ -349,7 +355,7 @@ impl Connection {
     }
 
     /// Messages flow from here on, unless they do already.
-    fn start(&mut self, now: Time, settings: &Settings) {
+    pub(crate) fn start(&mut self, now: Time, settings: &Settings) {
         if self.state == State::Connecting {
             self.outbox.set_limits(settings);
             self.datagram_max = settings.datagram_max;
@@ -363,16 +369,20 @@ impl Connection {
         self.events.push_back(Event::Connected);
     }
 
-    /// Whether this connection has never been more than a wish of this side.
-    pub(crate) fn is_unanswered(&self) -> bool {
-        self.state == State::Connecting && self.sessions.next.is_none()
+    /// Whether nothing was ever sent or received but handshakes.
+    pub(crate) fn is_unproved(&self) -> bool {
+        self.state == State::Connecting
     }
 
-    /// The peer began a connection at the same time, and its goes first.
-    pub(crate) fn adopt(&mut self, token: u64, from: SocketAddr) {
+    /// The peer began a connection at the same time, and its goes first. Ours is tried again if the peer does
+    /// not go on: it may have given way too.
+    pub(crate) fn adopt(&mut self, now: Time, token: u64, from: SocketAddr) {
         self.token = token;
         self.path = Path::new(from);
-        self.retired.extend(self.attempt.take().map(|attempt| attempt.index));
+        if let Some(attempt) = &mut self.attempt {
+            (attempt.initiation, attempt.ignored) = (None, 0);
+            attempt.retry_at = now + self.config.handshake_retry * 4;
+        }
     }
 
     pub(crate) fn set_now(&mut self, now: Time) {

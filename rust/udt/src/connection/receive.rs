@@ -67,6 +67,15 @@ impl Connection {
         }
     }
 
+    /// Takes frames as if they had come in a packet that opened.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn inject(&mut self, now: Time, frames: &[u8]) {
+        self.now = now;
+        if let Err(violation) = self.handle_frames(now, self.path.remote, frames) {
+            self.violated(violation);
+        }
+    }
+
     /// How long an acknowledgement may wait when nothing hurries.
     pub(super) fn ack_patience(&self) -> Duration {
         self.config.ack_delay.min(self.rtt.smoothed() / 4)
@@ -75,11 +84,13 @@ impl Connection {
     /// The peer uses the keys of a handshake that this side answered.
     fn confirm(&mut self, now: Time, index: u32) {
         let until = now + self.config.old_keys;
+        let answered = self.sessions.next.as_ref().map(|next| next.created);
         if let Some(retired) = self.sessions.confirm(index, until) {
             self.retired.extend(retired);
             self.attempt = None;
             self.stats.handshakes += 1;
             if self.state == State::Connecting {
+                self.rtt.update(now.since(answered.unwrap_or(now)), Duration::ZERO);
                 self.connected(now);
             }
         }

@@ -26,6 +26,8 @@ pub(crate) struct Attempt {
     /// `None` until the first INIT is written.
     pub initiation: Option<Initiation>,
     pub index: u32,
+    /// When the last INIT was written.
+    pub sent_at: Time,
     pub retry_at: Time,
     pub pause: Duration,
     /// INITs of the peer that were ignored, because ours goes first.
@@ -35,7 +37,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub fn new(now: Time, config: &Config) -> Self {
         let pause = config.handshake_retry;
-        Attempt { initiation: None, index: 0, retry_at: now, pause, ignored: 0 }
+        Attempt { initiation: None, index: 0, sent_at: now, retry_at: now, pause, ignored: 0 }
     }
 }
 

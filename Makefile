@@ -9,7 +9,8 @@ NATIVE := python/turbopump/_native.abi3.so
 CHECKED := $(wildcard python tests loadtests/*.py examples/*.py)
 # The fuzz targets and the laboratory are no part of the module.
 RUST := Cargo.toml Cargo.lock .cargo/config.toml \
-	$(shell find rust \( -path rust/fuzz -o -path rust/lab \) -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
+	$(shell find rust \( -path rust/fuzz -o -path rust/lab \) -prune \
+		-o -name '*.rs' -print -o -name Cargo.toml -print)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:

@@ -1,5 +1,5 @@
-//! What can go wrong in the laboratory. None of it says that a figure is bad: a run ends with a report or with
-//! one of these.
+//! What can go wrong in the laboratory. None of it says that a figure is bad: a run ends with a report or
+//! with one of these.
 
 use std::io;
 

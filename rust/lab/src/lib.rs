@@ -29,7 +29,8 @@ const USAGE: &str = "usage: turbopump-lab transports
 OPTIONS are JSON, such as:
   {\"namespaces\": [\"a\", \"b\"], \"device\": \"wire\", \"limit_seconds\": 60,
    \"there\": {\"rate_mbit\": 100, \"queue_bytes\": 250000, \"delay_us\": 10000, \"loss_percent\": 0.1}}
-  {\"transport\": \"udt\", \"mode\": \"bulk\", \"address\": \"127.0.0.1:9000\", \"seconds\": 5, \"limit_seconds\": 20}
+  {\"transport\": \"udt\", \"mode\": \"bulk\", \"address\": \"127.0.0.1:9000\", \"seconds\": 5,
+   \"limit_seconds\": 20}
 A line of JSON says when packets can pass or a receiver listens; the next is the report.";
 
 /// Does what a command line asks for. An end of a measurement stays after its report until it is ended, since

@@ -2,7 +2,7 @@
 //! if it does. Not here: packets, sockets, clocks. The emulator and a simulator bring their own.
 //!
 //! ```text
-//! packet ─► lost? ─► room in the queue? ─► wait for the wire (rate) ─► travel (delay + jitter) ─► due
+//! packet ─► lost? ─► room in the queue? ─► wait for the wire ─► travel (delay, jitter) ─► due
 //! ```
 
 use serde::{Deserialize, Serialize};

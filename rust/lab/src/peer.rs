@@ -123,8 +123,8 @@ fn within<T: PartialOrd + std::fmt::Display>(
 /// Something that tells the world: a listener is ready.
 pub type Ready = Box<dyn FnOnce() -> Result<(), LabError> + Send>;
 
-/// Measures at one end. `ready` is called when a receiver listens. Returns what was found, or why nothing was;
-/// in time, whatever the transport does: its threads may be stuck in it.
+/// Measures at one end. `ready` is called when a receiver listens. Returns what was found, or why nothing
+/// was; in time, whatever the transport does: its threads may be stuck in it.
 pub fn run(role: Role, options: Options, ready: Ready) -> Result<Value, LabError> {
     options.check()?;
     process::end_with_parent()?;

@@ -1,6 +1,6 @@
-//! Messages at a pace while a stream runs: how much longer each takes because of the stream. On one connection
-//! the stream is made of large messages, so that a small one need not wait for all of it; on two, the other
-//! connection's port is the next one.
+//! Messages at a pace while a stream runs: how much longer each takes because of the stream. On one
+//! connection the stream is made of large messages, so that a small one need not wait for all of it; on two,
+//! the other connection's port is the next one.
 
 use std::net::SocketAddrV4;
 use std::sync::Arc;
@@ -22,9 +22,7 @@ const PART_SIZE: usize = 1 << 20;
 const START_NS: u64 = 2_000_000_000;
 
 pub fn receive(transport: &dyn Transport, options: &Options, ready: Ready) -> Result<Value, LabError> {
-    let listen = |address, kind| {
-        transport.listen(address, kind).map_err(LabError::connection("listening")) //
-    };
+    let listen = |address, kind| transport.listen(address, kind).map_err(LabError::connection("listening"));
     let messages = listen(options.address, Kind::Messages)?;
     let stream = match shared(transport, options)? {
         true => None,
@@ -56,9 +54,8 @@ pub fn receive(transport: &dyn Transport, options: &Options, ready: Ready) -> Re
 }
 
 pub fn send(transport: &dyn Transport, options: &Options) -> Result<Value, LabError> {
-    let connect = |address, kind| {
-        transport.connect(address, kind).map_err(LabError::connection("connecting")) //
-    };
+    let connect =
+        |address, kind| transport.connect(address, kind).map_err(LabError::connection("connecting"));
     let connection = connect(options.address, Kind::Messages)?;
     if shared(transport, options)? {
         let connection = Arc::clone(&connection);

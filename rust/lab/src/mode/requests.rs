@@ -1,7 +1,7 @@
 //! Requests and replies in a closed loop: each client asks again when it is answered, as a client of a store
 //! does.
 
-use std::sync::{Barrier, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -42,10 +42,12 @@ fn answer(connection: &dyn Connection, size: usize) -> u64 {
 
 pub fn send(transport: &dyn Transport, options: &Options) -> Result<Value, LabError> {
     let all = Mutex::new(Times::new()?);
-    let start = Barrier::new(options.clients);
+    let connect =
+        |_| transport.connect(options.address, Kind::Messages).map_err(LabError::connection("connecting"));
+    let connections = (0..options.clients).map(connect).collect::<Result<Vec<_>, _>>()?;
     thread::scope(|scope| {
         let clients: Vec<_> =
-            (0..options.clients).map(|_| scope.spawn(|| ask(transport, options, &start, &all))).collect();
+            connections.iter().map(|client| scope.spawn(|| ask(&**client, options, &all))).collect();
         let ended = clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Err(panicked())));
         ended.collect::<Result<(), LabError>>()
     })?;
@@ -57,18 +59,8 @@ fn panicked() -> LabError {
     LabError::connection("asking")(std::io::Error::other("a client panicked"))
 }
 
-/// A client. All begin when all are connected.
-fn ask(
-    transport: &dyn Transport,
-    options: &Options,
-    start: &Barrier,
-    all: &Mutex<Times>,
-) -> Result<(), LabError> {
-    clock::be_punctual()?;
-    let connected = transport.connect(options.address, Kind::Messages);
-    // One that could not connect must not keep the others waiting.
-    start.wait();
-    let connection = connected.map_err(LabError::connection("connecting"))?;
+/// A client.
+fn ask(connection: &dyn Connection, options: &Options, all: &Mutex<Times>) -> Result<(), LabError> {
     let (mut message, mut times) = (vec![b'x'; options.size], Times::new()?);
     let end = clock::now() + clock::seconds(options.seconds);
     loop {

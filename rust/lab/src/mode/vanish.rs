@@ -1,5 +1,5 @@
-//! A peer that vanishes: whoever starts the two cuts the link and kills the receiver, and the sender says when
-//! it noticed.
+//! A peer that vanishes: whoever starts the two cuts the link and kills the receiver, and the sender says
+//! when it noticed.
 
 use serde_json::{Value, json};
 

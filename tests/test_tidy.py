@@ -173,7 +173,8 @@ def crates_depend_downwards(tree: Tree) -> Iterator[str]:
     """The manifests draw the line between deciding, doing I/O and speaking to Python."""
     io = {"pyo3", "mio", "rustix", "libc", "nix", "tokio", "socket2", "quinn-udp", "polling"}
     ours = {f"turbopump-{crate}" for crate in ("core", "udt", "engine", "load", "native")}
-    forbidden = {"core": io | ours, "udt": io | ours} | dict.fromkeys(("engine", "load", "lab"), {"pyo3"})
+    forbidden = {"core": io | ours, "udt": io | ours}
+    forbidden |= {crate: {"pyo3"} for crate in ("engine", "load", "lab")}
     tops = {"turbopump-native", "turbopump-lab"}  # nothing depends on these
     for name in tree.match("rust/*/Cargo.toml"):
         manifest = tomllib.loads(tree.text(name))

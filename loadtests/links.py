@@ -18,7 +18,6 @@ from typing import Any, Self
 from scenarios import Link, Loopback
 from scenarios import Path as Between
 
-LAB = Path(__file__).resolve().parent.parent / "target" / "release" / "turbopump-lab"
 DEVICE = "wire"
 PORT = 9000
 MTU = 1500
@@ -48,7 +47,9 @@ class Program:
     ) -> None:
         """Ends it."""
         self.end()
-        self._errors.close()
+        for file in (self._process.stdout, self._errors):
+            if file is not None:
+                file.close()
 
     def say(self) -> dict[str, Any]:
         """The next thing that it says; it ends by itself if that takes too long.
@@ -88,14 +89,16 @@ class Network:
     Attributes:
         ends: The namespaces; None when there are none.
         address: Where the second end is.
+        lab: The laboratory's program.
         link: The emulator, if there is one.
     """
 
-    def __init__(self, path: Between, *, seed: int, limit_seconds: float, lab: Path = LAB) -> None:
+    def __init__(self, path: Between, *, seed: int, limit_seconds: float, lab: Path) -> None:
         self.ends: tuple[str, str] | None = None
         self.address = "127.0.0.1"
         self.link: Program | None = None
-        self._path, self._seed, self._limit, self._lab = path, seed, limit_seconds, lab
+        self.lab = lab
+        self._path, self._seed, self._limit = path, seed, limit_seconds
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -143,7 +146,7 @@ class Network:
             ip("-n", end, "link", "set", DEVICE, "mtu", str(MTU), "txqueuelen", "10000", "up")
         self.address = "10.99.0.2"
         if isinstance(self._path, Link):
-            self.link = self._stack.enter_context(Program(self._lab, "link", self._link_options(self._path)))
+            self.link = self._stack.enter_context(Program(self.lab, "link", self._link_options(self._path)))
             self.link.say()
 
     def _link_options(self, link: Link) -> dict[str, object]:
@@ -158,9 +161,7 @@ class Network:
 
 
 @contextmanager
-def peers(
-    network: Network, runs: Sequence[Mapping[str, object]], *, lab: Path = LAB
-) -> Iterator[list[tuple[Program, Program]]]:
+def peers(network: Network, runs: Sequence[Mapping[str, object]]) -> Iterator[list[tuple[Program, Program]]]:
     """Receivers at the second end, and senders at the first that begin once all receivers are ready."""
     with ExitStack() as stack:
         options: list[dict[str, object]] = []
@@ -168,10 +169,12 @@ def peers(
         for number, run in enumerate(runs):
             # Ports two apart: a run may use the next one too.
             options.append({**run, "address": f"{network.address}:{network.port() + 2 * number}"})
-            receivers.append(stack.enter_context(Program(lab, "receive", at(network, 1, options[-1]))))
+            receivers.append(
+                stack.enter_context(Program(network.lab, "receive", at(network, 1, options[-1])))
+            )
         for receiver in receivers:
             receiver.say()
-        senders = [stack.enter_context(Program(lab, "send", at(network, 0, one))) for one in options]
+        senders = [stack.enter_context(Program(network.lab, "send", at(network, 0, one))) for one in options]
         yield list(zip(receivers, senders, strict=True))
 
 
@@ -187,7 +190,7 @@ def ip(*words: str) -> None:
         LabError: It refused, with its reason.
     """
     command = ["ip", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - words from here
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
 

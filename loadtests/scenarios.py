@@ -132,9 +132,30 @@ _IDLE = (
 )
 
 SCENARIOS = (
-    Scenario("20ms", "Goodput: 20 ms, 0.1% loss, 100 Mbit/s", Link(100, 20, 0.1), _BULK, _goodput(90, 94)),
-    Scenario("50ms", "Goodput: 50 ms, 1% loss, 200 Mbit/s", Link(200, 50, 1.0), _BULK, _goodput(170, 180)),
-    Scenario("100ms", "Goodput: 100 ms, 2% loss, 100 Mbit/s", Link(100, 100, 2.0), _BULK, _goodput(75, 82)),
+    Scenario(
+        "20ms",
+        "Goodput: 20 ms, 0.1% loss, 100 Mbit/s",
+        Link(100, 20, 0.1),
+        _BULK,
+        _goodput(90, 94),
+        length=2,
+    ),
+    Scenario(
+        "50ms",
+        "Goodput: 50 ms, 1% loss, 200 Mbit/s",
+        Link(200, 50, 1.0),
+        _BULK,
+        _goodput(170, 180),
+        length=2,
+    ),
+    Scenario(
+        "100ms",
+        "Goodput: 100 ms, 2% loss, 100 Mbit/s",
+        Link(100, 100, 2.0),
+        _BULK,
+        _goodput(75, 82),
+        length=2,
+    ),
     Scenario(
         "loopback",
         "Goodput: loopback, one connection",

@@ -22,12 +22,14 @@ from types import FrameType
 from typing import Any
 
 from bench import alone
-from links import LAB, LabError, Network, Program, peers
+from links import LabError, Network, Program, peers
 from machine import machine, package_version
 from scenarios import RIVAL, SCENARIOS, TRANSPORTS, VANISHED_SECONDS_MAX, Loopback, Scenario
 from servers import HERE
 from transport_page import Results, page
 from workloads import NOISE
+
+LAB = HERE.parent / "target" / "release" / "turbopump-lab"
 
 PATIENCE_SECONDS = 30.0
 """A run may last so much longer than it measures: to connect, to start, to deliver what is late."""
@@ -44,9 +46,9 @@ def main() -> int:
     options = parse()
     signal.signal(signal.SIGTERM, ended)  # the `with` blocks clean up
     try:
-        known = json.loads(subprocess.check_output([LAB, "transports"], text=True))  # noqa: S603 - it is ours
+        known = json.loads(subprocess.check_output([options.lab, "transports"]))  # noqa: S603 - it is ours
     except FileNotFoundError:
-        print(f"bench-transport: {LAB} is not there: make bench-transport builds it", file=sys.stderr)
+        print(f"bench-transport: {options.lab} is not there: make bench-transport builds it", file=sys.stderr)
         return 2
     chosen = [scenario for scenario in SCENARIOS if scenario.name in options.scenarios]
     if os.geteuid() and not all(isinstance(scenario.path, Loopback) for scenario in chosen):
@@ -82,6 +84,7 @@ def parse() -> argparse.Namespace:
         "--seconds", type=float, default=5.0, help="of each run, some take several times that"
     )
     parser.add_argument("--retries", type=int, default=1, help="of a run that others disturbed")
+    parser.add_argument("--lab", type=Path, default=LAB, help="the laboratory's program")
     parser.add_argument("--output", type=Path, default=HERE / "transport.md")
     parser.add_argument("--raw", type=Path, help="append every run here, as a line of JSON")
     return parser.parse_args()
@@ -116,9 +119,9 @@ def run_scenario(
         number, transport = turn
         seconds = options.seconds * scenario.length
         try:
-            tries = [measure(scenario, transport, seconds, seed=number)]
+            tries = [measure(scenario, transport, seconds, seed=number, lab=options.lab)]
             while tries[-1]["other_cpu"] > NOISE and len(tries) <= options.retries and not together:
-                tries.append(measure(scenario, transport, seconds, seed=number))
+                tries.append(measure(scenario, transport, seconds, seed=number, lab=options.lab))
         except LabError as error:
             return error
         return min(tries, key=lambda figures: float(figures["other_cpu"]))
@@ -134,7 +137,7 @@ def run_scenario(
             tell(number, scenario, transport, figures, options.raw)
 
 
-def measure(scenario: Scenario, transport: str, seconds: float, *, seed: int) -> Figures:
+def measure(scenario: Scenario, transport: str, seconds: float, *, seed: int, lab: Path) -> Figures:
     """One run.
 
     Raises:
@@ -145,7 +148,7 @@ def measure(scenario: Scenario, transport: str, seconds: float, *, seed: int) ->
     runs = [run, {**run, "transport": RIVAL}] if scenario.rival else [run]
     started, computed = time.monotonic(), machine_seconds() - children_seconds()
     limit = run["limit_seconds"] + PATIENCE_SECONDS
-    with Network(scenario.path, seed=seed, limit_seconds=limit) as network:
+    with Network(scenario.path, seed=seed, limit_seconds=limit, lab=lab) as network:
         with peers(network, runs) as pairs:
             figures = READERS[run["mode"]](network, pairs)
         figures["link"] = network.end_link()

@@ -217,14 +217,12 @@ mod tests {
 
     #[test]
     fn messages_are_timed() {
-        for mode in ["messages", "beside"] {
-            let (received, sent) = both(json!({"mode": mode, "size": 512, "gap_us": 1000}));
-            let received = received.unwrap();
-            assert_eq!(received["latency_us"]["count"], 200, "{mode}");
-            assert_eq!(received["out_of_order"], 0, "{mode}");
-            assert!(received["latency_us"]["min"].as_f64().unwrap() > 0.0, "{mode}");
-            assert_eq!(sent.unwrap()["messages"], 200, "{mode}");
-        }
+        let (received, sent) = both(json!({"mode": "messages", "size": 512, "gap_us": 1000}));
+        let received = received.unwrap();
+        assert_eq!(received["latency_us"]["count"], 200);
+        assert_eq!(received["out_of_order"], 0);
+        assert!(received["latency_us"]["min"].as_f64().unwrap() > 0.0);
+        assert_eq!(sent.unwrap()["messages"], 200);
     }
 
     #[test]
@@ -237,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_option() {
-        for (name, change) in [
+        for (word, change) in [
             ("seconds", json!({"seconds": 0})),
             ("bytes", json!({"mode": "bytes"})),
             ("size", json!({"mode": "messages", "size": 1})),
@@ -245,14 +243,11 @@ mod tests {
             ("clients", json!({"mode": "request-reply", "size": 512})),
             ("limit_seconds", json!({"limit_seconds": 1e9})),
             ("unknown", json!({"unknown": 1})),
-            ("mode", json!({"mode": "none"})),
-            ("address", json!({"address": "here"})),
+            ("`none`, expected one of `bulk`", json!({"mode": "none"})),
+            ("invalid IPv4 socket address", json!({"address": "here"})),
         ] {
             let error = options(change).unwrap_err();
-            assert!(
-                error.contains(name) || error.contains("variant") || error.contains("address"),
-                "{error}"
-            );
+            assert!(error.contains(word), "{word}: {error}");
         }
     }
 }

@@ -33,3 +33,15 @@ impl Loaded {
         found.map(|function| *function).map_err(missing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_is_a_readable_line() {
+        let error = load("libnone.so.9", "libnone9").err().unwrap().to_string();
+        assert!(error.starts_with("libnone.so.9 is missing: apt-get install libnone9 ("), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from results import row, spread
-from scenarios import OURS, SCENARIOS, TRANSPORTS, VANISHED_SECONDS_MAX, Figure, Scenario
+from scenarios import OURS, SCENARIOS, TRANSPORTS, VANISHED_SECONDS_MAX, Figure, Link, Scenario
 from workloads import NOISE
 
 Runs = list[Mapping[str, Any]]
@@ -117,9 +117,10 @@ def _scenario(results: Results, scenario: Scenario) -> list[str]:
     if not rows:
         return []
     titles = [figure.title for figure in scenario.figures]
-    head = row("transport", *titles, f"to {_measure(results)}", "link late, p99, us", "CPU of others")
-    line = row("---", *("--:" for _ in titles), "--:", "--:", "--:")
-    return [f"### {scenario.title}", "", head, line, *rows, ""]
+    titles += [f"to {_measure(results)}"]
+    titles += ["link late, p99, us"] * isinstance(scenario.path, Link) + ["CPU of others"]
+    line = row("---", *("--:" for _ in titles))
+    return [f"### {scenario.title}", "", row("transport", *titles), line, *rows, ""]
 
 
 def _measure(results: Results) -> str:
@@ -132,10 +133,11 @@ def _rows(results: Results, scenario: Scenario) -> Iterator[str]:
         if runs := results.runs.get((scenario.name, transport)):
             cells = [_cell(results.values(scenario, transport, f), f) for f in scenario.figures]
             late = [run["link"]["late_us"]["p99"] for run in runs if run["link"]]
-            others = median(run["other_cpu"] for run in runs) + 0.0  # never -0.00
+            lateness = [f"{median(late):,.0f}"] if late else []
+            others = median(run["other_cpu"] for run in runs)
             noise = f"{others:.2f}, noisy" if others > NOISE else f"{others:.2f}"
             ratio = _ratio(results, scenario, transport)
-            yield row(transport, *cells, ratio, f"{median(late):,.0f}" if late else "", noise)
+            yield row(transport, *cells, ratio, *lateness, noise)
 
 
 def _cell(values: Sequence[float], figure: Figure) -> str:

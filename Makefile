@@ -8,16 +8,17 @@ SIM_SEEDS ?= 10000
 PY := .venv/bin/python
 NATIVE := python/turbopump/_native.abi3.so
 CHECKED := $(wildcard python tests loadtests/*.py examples/*.py)
-# The fuzz targets are no part of the module.
+# The fuzz targets and the laboratory are no part of the module.
 RUST := Cargo.toml Cargo.lock .cargo/config.toml \
-	$(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
+	$(shell find rust \( -path rust/fuzz -o -path rust/lab \) -prune \
+		-o -name '*.rs' -print -o -name Cargo.toml -print)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test lint test-rust test-python fuzz sim bench load lock clean
+.PHONY: help serve build test lint test-rust test-python fuzz sim bench bench-transport load lock clean
 
 help: ## show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: build ## build, then serve one node (CONFIG=examples/single.json)
 	@exec $(PY) -m turbopump serve $(CONFIG)
@@ -60,6 +61,10 @@ sim: ## tell SIM_SEEDS=10000 stories of the transport on a simulated network
 
 bench: build ## measure beside redis-server and memcached; writes loadtests/results.md
 	$(PY) loadtests/bench.py
+
+bench-transport: build ## transports over emulated links, as root; writes loadtests/transport.md
+	cargo build --locked --release --package turbopump-lab
+	$(PY) loadtests/transport.py
 
 load: build ## locust against a node that serves SOCKET=/tmp/turbopump
 	$(PY) -m locust -f loadtests/kv.py --headless --users 50 --spawn-rate 50 --run-time 30s --host $(SOCKET)

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from machine import machine
+from machine import machine, servers
 from results import Results, page, ratios
 from servers import HERE, Server, recipes
 from turbopump import build_info
@@ -45,7 +45,7 @@ def main() -> int:
         except KeyboardInterrupt:
             print("bench: stopped", file=sys.stderr)
             return 130
-    options.output.write_text(page(bench.results, machine(), described(options)))
+    options.output.write_text(page(bench.results, machine() | servers(), described(options)))
     found = ratios(bench.results)
     missed, noisy = sum(ratio.missed for ratio in found), sum(ratio.noisy for ratio in found)
     print(f"wrote {options.output}: of {len(found)} ratios {missed} missed, {noisy} noisy")

@@ -18,9 +18,20 @@ def machine() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "turbopump": f"{build['version']} ({build['profile']}, {build['git'] or 'no commit'})",
+    }
+
+
+def servers() -> dict[str, str]:
+    """The versions of those that a node is measured beside."""
+    return {
         "redis-server": _version(["redis-server", "--version"], r"v=(\S+)"),
         "memcached": _version(["memcached", "--version"], r"(\d\S+)"),
     }
+
+
+def package_version(package: str) -> str:
+    """The version of one of Debian's packages, such as a library that has no program to ask."""
+    return _version(["dpkg-query", "--show", "--showformat", "${Version}", package], r"(\S+)")
 
 
 def _cpu_model() -> str:
@@ -37,7 +48,7 @@ def _version(command: list[str], pattern: str) -> str:
     """What a program says that it is."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - as above
-    except FileNotFoundError:
+    except (FileNotFoundError, subprocess.CalledProcessError):
         return "not installed"
     found = re.search(pattern, answer.stdout)
     return found[1] if found else answer.stdout.strip()

@@ -167,12 +167,15 @@ def time_and_chance_are_arguments(tree: Tree) -> Iterator[str]:
     {"rust/core/Cargo.toml": "[target.unix.dependencies]\na = { package = 'libc' }\n"},
     {"rust/engine/Cargo.toml": "[build-dependencies]\npyo3 = '1'\n"},
     {"rust/load/Cargo.toml": "[dependencies]\nturbopump-native = '1'\n"},
+    {"rust/native/Cargo.toml": "[dependencies]\nturbopump-lab = '1'\n"},
 )
 def crates_depend_downwards(tree: Tree) -> Iterator[str]:
     """The manifests draw the line between deciding, doing I/O and speaking to Python."""
     io = {"pyo3", "mio", "rustix", "libc", "nix", "tokio", "socket2", "quinn-udp", "polling"}
-    ours = {f"turbopump-{crate}" for crate in ("core", "udt", "sim", "engine", "load", "native")}
-    forbidden = {"core": io | ours, "udt": io | ours, "engine": {"pyo3"}, "load": {"pyo3"}}
+    ours = {f"turbopump-{crate}" for crate in ("core", "udt", "sim", "engine", "lab", "load", "native")}
+    forbidden = {"core": io | ours, "udt": io | ours}
+    forbidden |= {crate: {"pyo3"} for crate in ("engine", "load", "lab")}
+    tops = {"turbopump-native", "turbopump-lab"}  # nothing depends on these
     for name in tree.match("rust/*/Cargo.toml"):
         manifest = tomllib.loads(tree.text(name))
         tables = [manifest, *manifest.get("target", {}).values()]
@@ -182,7 +185,7 @@ def crates_depend_downwards(tree: Tree) -> Iterator[str]:
                 specs = table.get(kind, {}).items()
                 names |= {spec.get("package", key) if isinstance(spec, dict) else key for key, spec in specs}
         crate = name.split("/")[1]
-        for dependency in sorted(names & (forbidden.get(crate, set()) | {"turbopump-native"})):
+        for dependency in sorted(names & (forbidden.get(crate, set()) | tops)):
             yield f"{name}: {crate} must not depend on {dependency}"
 
 

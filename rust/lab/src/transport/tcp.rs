@@ -19,10 +19,11 @@ pub struct Tcp {
 }
 
 impl Tcp {
-    /// Fails if the kernel has no such congestion control.
+    /// Fails if the kernel has no such congestion control, or allows it to root only.
     pub fn new(congestion: &'static str) -> Result<Self, LabError> {
         let tcp = Tcp { congestion };
-        tcp.socket().map_err(LabError::system(format!("TCP with {congestion}")))?;
+        let refused = format!("{congestion} for TCP, which net.ipv4.tcp_allowed_congestion_control tells");
+        tcp.socket().map_err(LabError::system(refused))?;
         Ok(tcp)
     }
 

@@ -1,0 +1,310 @@
+//! Ours: the datagram engine, encrypted, with the driver that nodes have. Who sends does so in its own thread;
+//! another one, beside it, receives and keeps the time.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use mio::{Events, Poll, Token};
+use turbopump_engine::udp::Udp;
+use turbopump_udt::config::Algorithm;
+use turbopump_udt::error::SendError;
+use turbopump_udt::{
+    Class as Urgency, Config, ConnectionId, Event, Identity, MessageId, Options, PresharedKey, PrivateKey,
+    PublicKey,
+};
+
+use super::{Class, Connection, Kind, Listener, Transport};
+
+const SOCKET: Token = Token(0);
+const TIMER: Token = Token(1);
+/// Clients that a listener knows beforehand: it takes no strangers.
+const CLIENTS: u32 = 1024;
+const SERVER: u32 = u32::MAX;
+
+/// The engine with one of its controllers.
+pub struct Turbopump(pub Algorithm);
+
+impl Turbopump {
+    fn bind(&self, address: SocketAddrV4, key: u32, kind: Kind) -> io::Result<Arc<Session>> {
+        let config = Config { congestion: self.0, ..Config::default() };
+        let psks = vec![(0, PresharedKey::new([7; 32]))];
+        let udp = Udp::bind(address.into(), config, Identity { keys: vec![private(key)], psks })?;
+        let poll = Poll::new()?;
+        udp.register(poll.registry(), SOCKET, TIMER)?;
+        let inner = Inner { udp, kind, peers: HashMap::new(), accepted: VecDeque::new(), failed: None };
+        let session = Arc::new(Session { inner: Mutex::new(inner), changed: Condvar::new() });
+        let receiving = Arc::clone(&session);
+        thread::spawn(move || receiving.receive(poll));
+        Ok(session)
+    }
+}
+
+fn private(number: u32) -> PrivateKey {
+    let mut key = [1; 32];
+    key[..4].copy_from_slice(&number.to_le_bytes());
+    PrivateKey::new(key)
+}
+
+fn public(number: u32) -> PublicKey {
+    private(number).public()
+}
+
+impl Transport for Turbopump {
+    fn has_messages(&self) -> bool {
+        true
+    }
+
+    fn listen(&self, address: SocketAddrV4, kind: Kind) -> io::Result<Box<dyn Listener>> {
+        let session = self.bind(address, SERVER, kind)?;
+        (0..CLIENTS).for_each(|client| session.lock().udp.endpoint().0.admit(public(client)));
+        Ok(Box::new(Door(session)))
+    }
+
+    fn connect(&self, address: SocketAddrV4, kind: Kind) -> io::Result<Arc<dyn Connection>> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let client = (std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed)) % CLIENTS;
+        let session = self.bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), client, kind)?;
+        let mut inner = session.lock();
+        let (endpoint, now) = inner.udp.endpoint();
+        let id = endpoint.connect(now, public(SERVER), address.into()).map_err(io::Error::other)?;
+        inner.turn()?;
+        inner = session
+            .wait(inner, |inner| {
+                let peer = inner.peer(id);
+                peer.end()?;
+                Ok(peer.connected.then_some(()))
+            })?
+            .0;
+        let mut link = Link { session: Arc::clone(&session), id, stream: None };
+        if kind == Kind::Stream {
+            let (endpoint, now) = inner.udp.endpoint();
+            let connection = endpoint.connection_mut(now, id).ok_or(io::ErrorKind::NotConnected)?;
+            link.stream = Some(connection.open(Options::new(Urgency::Bulk)).map_err(io::Error::other)?);
+        }
+        drop(inner);
+        Ok(Arc::new(link))
+    }
+}
+
+/// A socket, and all that came for those who wait.
+struct Session {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+struct Inner {
+    udp: Udp,
+    kind: Kind,
+    peers: HashMap<ConnectionId, Peer>,
+    accepted: VecDeque<ConnectionId>,
+    failed: Option<String>,
+}
+
+/// What came from one peer.
+#[derive(Default)]
+struct Peer {
+    connected: bool,
+    closed: Option<String>,
+    /// Bytes of streams, in order.
+    stream: VecDeque<(MessageId, Bytes)>,
+    messages: VecDeque<(MessageId, Bytes)>,
+    /// Messages that come in pieces.
+    partial: HashMap<MessageId, BytesMut>,
+}
+
+impl Peer {
+    fn end(&self) -> io::Result<()> {
+        match &self.closed {
+            Some(reason) => Err(io::Error::other(reason.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Session {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A thread that panicked has said so; the others end with it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is something.
+    fn wait<'s, T>(
+        &'s self,
+        mut inner: MutexGuard<'s, Inner>,
+        mut look: impl FnMut(&mut Inner) -> io::Result<Option<T>>,
+    ) -> io::Result<(MutexGuard<'s, Inner>, T)> {
+        loop {
+            if let Some(found) = look(&mut inner)? {
+                return Ok((inner, found));
+            }
+            if let Some(failure) = &inner.failed {
+                return Err(io::Error::other(failure.clone()));
+            }
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The other thread: takes what comes, and does what is due.
+    fn receive(&self, mut poll: Poll) {
+        let mut events = Events::with_capacity(16);
+        loop {
+            let polled = poll.poll(&mut events, None);
+            let mut inner = self.lock();
+            for event in &events {
+                match event.token() {
+                    SOCKET => inner.udp.handle_socket(event),
+                    _ => inner.udp.handle_timer(),
+                }
+            }
+            let interrupted = polled.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
+            let done = if interrupted { Ok(()) } else { polled }.and_then(|()| inner.turn());
+            inner.failed = done.err().map(|error| error.to_string());
+            let failed = inner.failed.is_some();
+            drop(inner);
+            self.changed.notify_all();
+            if failed {
+                return;
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn peer(&mut self, id: ConnectionId) -> &mut Peer {
+        self.peers.entry(id).or_default()
+    }
+
+    /// Sends and receives all there is, and sorts what came.
+    fn turn(&mut self) -> io::Result<()> {
+        loop {
+            let more = self.udp.turn()?;
+            while let Some((id, event)) = self.udp.endpoint().0.poll_event() {
+                self.handle(id, event);
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&mut self, id: ConnectionId, event: Event) {
+        let peer = self.peers.entry(id).or_default();
+        match event {
+            Event::Connected => {
+                peer.connected = true;
+                self.accepted.push_back(id);
+            }
+            Event::Closed(reason) => peer.closed = Some(reason.to_string()),
+            Event::Message { id, data, .. } => peer.messages.push_back((id, data)),
+            Event::MessageData { id, data } if self.kind == Kind::Stream => peer.stream.push_back((id, data)),
+            Event::MessageData { id, data } => peer.partial.entry(id).or_default().extend_from_slice(&data),
+            Event::MessageEnd { id } => {
+                let whole = peer.partial.remove(&id).map(|whole| (id, whole.freeze()));
+                peer.messages.extend(whole);
+            }
+            _ => {}
+        }
+    }
+
+    fn consumed(&mut self, id: ConnectionId, message: MessageId, bytes: usize) -> io::Result<()> {
+        let (endpoint, now) = self.udp.endpoint();
+        if let Some(connection) = endpoint.connection_mut(now, id) {
+            connection.consumed(message, bytes as u64);
+        }
+        self.turn()
+    }
+}
+
+struct Door(Arc<Session>);
+
+impl Listener for Door {
+    fn accept(&self) -> io::Result<Arc<dyn Connection>> {
+        let id = self.0.wait(self.0.lock(), |inner| Ok(inner.accepted.pop_front()))?.1;
+        Ok(Arc::new(Link { session: Arc::clone(&self.0), id, stream: None }))
+    }
+}
+
+/// One connection.
+struct Link {
+    session: Arc<Session>,
+    id: ConnectionId,
+    /// The message that a stream is.
+    stream: Option<MessageId>,
+}
+
+impl Link {
+    /// Does something to the connection as soon as it has room for it.
+    fn when_room<T>(
+        &self,
+        mut act: impl FnMut(&mut turbopump_udt::Connection) -> Result<Option<T>, SendError>,
+    ) -> io::Result<T> {
+        let (mut inner, done) = self.session.wait(self.session.lock(), |inner| {
+            inner.peer(self.id).end()?;
+            let (endpoint, now) = inner.udp.endpoint();
+            let connection = endpoint.connection_mut(now, self.id).ok_or(io::ErrorKind::NotConnected)?;
+            match act(connection) {
+                Ok(done) => Ok(done),
+                Err(SendError::Full) => Ok(None),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        })?;
+        inner.turn()?;
+        Ok(done)
+    }
+}
+
+impl Connection for Link {
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let stream = self.stream.ok_or(io::ErrorKind::NotConnected)?;
+        let mut rest = Bytes::copy_from_slice(bytes);
+        self.when_room(|connection| {
+            let taken = connection.write(stream, &mut rest)?;
+            Ok((taken > 0).then_some(taken))
+        })
+    }
+
+    fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (mut inner, (message, length)) = self.session.wait(self.session.lock(), |inner| {
+            let peer = inner.peer(self.id);
+            let Some((message, data)) = peer.stream.front_mut() else {
+                return Ok(peer.closed.is_some().then_some((MessageId(0), 0)));
+            };
+            let part = data.split_to(data.len().min(into.len()));
+            into[..part.len()].copy_from_slice(&part);
+            let taken = (*message, part.len());
+            if data.is_empty() {
+                peer.stream.pop_front();
+            }
+            Ok(Some(taken))
+        })?;
+        inner.consumed(self.id, message, length)?;
+        Ok(length)
+    }
+
+    fn send_message(&self, message: &[u8], class: Class) -> io::Result<()> {
+        let urgency = match class {
+            Class::Urgent => Urgency::Request,
+            Class::Bulk => Urgency::Bulk,
+        };
+        let message = Bytes::copy_from_slice(message);
+        self.when_room(|connection| connection.send(Options::new(urgency), message.clone()).map(Some))
+            .map(drop)
+    }
+
+    fn receive_message(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (mut inner, (id, data)) = self.session.wait(self.session.lock(), |inner| {
+            let peer = inner.peer(self.id);
+            let end = || peer.closed.is_some().then_some((MessageId(0), Bytes::new()));
+            Ok(peer.messages.pop_front().or_else(end))
+        })?;
+        let room = into.get_mut(..data.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(&data);
+        inner.consumed(self.id, id, data.len())?;
+        Ok(data.len())
+    }
+}

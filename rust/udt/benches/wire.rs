@@ -107,8 +107,28 @@ fn stream(config: &Config) -> (f64, &'static str) {
     (busy.as_secs_f64() / (received as f64 / 1e9), state)
 }
 
+/// Microseconds that an INIT of a stranger costs, who knows this node's key or not.
+fn flood(knows_key: bool) -> f64 {
+    let mut pair = Pair::new(&Config::default());
+    let mut init = Vec::new();
+    let now = pair.now();
+    let transmit = pair.ends[0].poll_transmit(now, &mut init);
+    assert!(transmit.is_some_and(|transmit| transmit.len == 1200));
+    if !knows_key {
+        init[150] ^= 1;
+    }
+    let (from, began, count) = (SocketAddr::from(([192, 0, 2, 1], 1)), Instant::now(), 100_000);
+    for _ in 0..count {
+        let now = pair.now();
+        pair.ends[1].handle_datagram(now, from, Ecn::NotEct, &mut init);
+        while pair.ends[1].poll_transmit(now, &mut pair.buffer).is_some() {}
+    }
+    began.elapsed().as_secs_f64() * 1e6 / f64::from(count)
+}
+
 #[expect(clippy::print_stdout, reason = "it is a table for people")]
 fn main() {
+    println!("INITs of one stranger, us each: {:.2}, {:.2} with the node's key", flood(false), flood(true));
     println!("{:<34}{:>10}{:>12}", "one stream, both ends on a core", "s per GB", "Gbit/s busy");
     for congestion in [Algorithm::Cubic, Algorithm::Bbr] {
         for (datagram_max, aes) in [(65_000, true), (8952, true), (1472, true), (1472, false)] {

@@ -68,7 +68,7 @@ impl<'a> Init<'a> {
             mac2: reader.bytes(16)?,
         };
         // No tag covers the padding, so it must not be able to carry anything.
-        if zero != 0 || reader.rest().iter().any(|byte| *byte != 0) {
+        if zero != 0 || reader.rest() != [0; INIT_PADDED - INIT_MAC1 - 32] {
             return Err(Malformed::Value("the padding"));
         }
         Ok(init)

@@ -171,19 +171,18 @@ impl Outbox {
         if bytes > self.message_max {
             return Err(SendError::TooLong(self.message_max));
         }
-        if id >= self.max_messages || bytes > self.room(options.class as u8) {
+        let group = options.ordered_group.and_then(|group| self.groups.get(&group).copied());
+        let holder = group.and_then(|group| group.tail);
+        let holder = holder.filter(|tail| self.messages.get(tail).is_some_and(|message| !message.fin_sent));
+        if id >= self.max_messages || bytes > self.room(options.class as u8, holder.is_some()) {
             self.refused_message = true;
             return Err(SendError::Full);
         }
         self.next_id += 1;
         let expires = options.ttl.map(|ttl| now + ttl);
         self.expiries.extend(expires.map(|time| (time, id)));
-        let group = options.ordered_group.and_then(|group| self.groups.get(&group).copied());
-        let mut holder = None;
-        let tail = group.and_then(|group| group.tail);
-        if let Some(before) = tail.and_then(|tail| self.messages.get_mut(&tail)).filter(|m| !m.fin_sent) {
+        if let Some(before) = holder.and_then(|holder| self.messages.get_mut(&holder)) {
             before.successor = Some(id);
-            holder = tail;
         }
         if let Some(name) = options.ordered_group {
             let open = group.map_or(0, |group| group.open) + 1;
@@ -212,16 +211,22 @@ impl Outbox {
         Ok(MessageId(id))
     }
 
-    /// Bytes that a message of this class may add. Bulk leaves an eighth to those that must not wait for it.
-    fn room(&self, class: u8) -> u64 {
-        let bulk = u64::from(class == Class::Bulk as u8);
-        (self.buffer_max - bulk * self.buffer_max / 8).saturating_sub(self.buffered)
+    /// Bytes that a message may add. Bulk leaves an eighth to those that must not wait for it, and what is
+    /// held leaves half to its holder, which could not end otherwise.
+    fn room(&self, class: u8, held: bool) -> u64 {
+        let most = match held {
+            true => self.buffer_max / 2,
+            false if class == Class::Bulk as u8 => self.buffer_max / 8 * 7,
+            false => self.buffer_max,
+        };
+        most.saturating_sub(self.buffered)
     }
 
     /// Takes bytes from the front of `data`, as many as there is room for. Returns how many.
     pub fn write(&mut self, id: MessageId, data: &mut Bytes) -> Result<usize, SendError> {
-        let class = self.messages.get(&id.0).map_or(0, |message| message.class);
-        let free = self.room(class);
+        let held = |message: &OutMessage| (message.class, message.holder.is_some());
+        let (class, held) = self.messages.get(&id.0).map_or((0, false), held);
+        let free = self.room(class, held);
         let message = self.messages.get_mut(&id.0).filter(|m| !m.finished).ok_or(SendError::NoSuchMessage)?;
         if message.end + data.len() as u64 > self.message_max {
             return Err(SendError::TooLong(self.message_max));

@@ -18,7 +18,7 @@ use turbopump_udt::config::Algorithm;
 use crate::error::LabError;
 
 /// Those that [`open`] knows.
-pub const NAMES: [&str; 6] = ["turbopump", "turbopump-bbr", "tcp-cubic", "tcp-bbr", "udt", "srt"];
+pub const NAMES: [&str; 6] = ["turbopump", "turbopump-cubic", "tcp-cubic", "tcp-bbr", "udt", "srt"];
 
 /// A way to move bytes between two processes.
 pub trait Transport: Send + Sync {
@@ -76,7 +76,7 @@ pub enum Class {
 pub fn open(name: &str) -> Result<Box<dyn Transport>, LabError> {
     match name {
         "turbopump" => Ok(Box::new(turbopump::Turbopump(Config::default().congestion))),
-        "turbopump-bbr" => Ok(Box::new(turbopump::Turbopump(Algorithm::Bbr))),
+        "turbopump-cubic" => Ok(Box::new(turbopump::Turbopump(Algorithm::Cubic))),
         "tcp-cubic" => Ok(Box::new(tcp::Tcp::new("cubic")?)),
         "tcp-bbr" => Ok(Box::new(tcp::Tcp::new("bbr")?)),
         "udt" => Ok(Box::new(udt::Udt::udt4()?)),
@@ -167,6 +167,9 @@ mod tests {
     #[test]
     fn a_transport_that_is_not_known_names_those_that_are() {
         let error = open("quic").err().unwrap().to_string();
-        assert_eq!(error, "transport: quic is none of turbopump, turbopump-bbr, tcp-cubic, tcp-bbr, udt, srt");
+        assert_eq!(
+            error,
+            "transport: quic is none of turbopump, turbopump-cubic, tcp-cubic, tcp-bbr, udt, srt"
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mio::{Events, Poll, Token};
@@ -25,13 +26,15 @@ const TIMER: Token = Token(1);
 /// Clients that a listener knows beforehand: it takes no strangers.
 const CLIENTS: u32 = 1024;
 const SERVER: u32 = u32::MAX;
+/// Both ends are there before anybody connects.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The engine with one of its controllers.
 pub struct Turbopump(pub Algorithm);
 
 impl Turbopump {
     fn bind(&self, address: SocketAddrV4, key: u32, kind: Kind) -> io::Result<Arc<Session>> {
-        let config = Config { congestion: self.0, ..Config::default() };
+        let config = Config { congestion: self.0, handshake_max: PATIENCE, ..Config::default() };
         let psks = vec![(0, PresharedKey::new([7; 32]))];
         let udp = Udp::bind(address.into(), config, Identity { keys: vec![private(key)], psks })?;
         let poll = Poll::new()?;
@@ -46,7 +49,8 @@ impl Turbopump {
 
 fn private(number: u32) -> PrivateKey {
     let mut key = [1; 32];
-    key[..4].copy_from_slice(&number.to_le_bytes());
+    // Not its first bits: those of an X25519 key are always the same.
+    key[4..8].copy_from_slice(&number.to_le_bytes());
     PrivateKey::new(key)
 }
 
@@ -80,14 +84,8 @@ impl Transport for Turbopump {
                 Ok(peer.connected.then_some(()))
             })?
             .0;
-        let mut link = Link { session: Arc::clone(&session), id, stream: None };
-        if kind == Kind::Stream {
-            let (endpoint, now) = inner.udp.endpoint();
-            let connection = endpoint.connection_mut(now, id).ok_or(io::ErrorKind::NotConnected)?;
-            link.stream = Some(connection.open(Options::new(Urgency::Bulk)).map_err(io::Error::other)?);
-        }
         drop(inner);
-        Ok(Arc::new(link))
+        Ok(Arc::new(Link { session, id }))
     }
 }
 
@@ -200,8 +198,12 @@ impl Inner {
                 self.accepted.push_back(id);
             }
             Event::Closed(reason) => peer.closed = Some(reason.to_string()),
+            Event::Message { id, data, .. } | Event::MessageData { id, data }
+                if self.kind == Kind::Stream =>
+            {
+                peer.stream.push_back((id, data));
+            }
             Event::Message { id, data, .. } => peer.messages.push_back((id, data)),
-            Event::MessageData { id, data } if self.kind == Kind::Stream => peer.stream.push_back((id, data)),
             Event::MessageData { id, data } => peer.partial.entry(id).or_default().extend_from_slice(&data),
             Event::MessageEnd { id } => {
                 let whole = peer.partial.remove(&id).map(|whole| (id, whole.freeze()));
@@ -225,7 +227,7 @@ struct Door(Arc<Session>);
 impl Listener for Door {
     fn accept(&self) -> io::Result<Arc<dyn Connection>> {
         let id = self.0.wait(self.0.lock(), |inner| Ok(inner.accepted.pop_front()))?.1;
-        Ok(Arc::new(Link { session: Arc::clone(&self.0), id, stream: None }))
+        Ok(Arc::new(Link { session: Arc::clone(&self.0), id }))
     }
 }
 
@@ -233,8 +235,18 @@ impl Listener for Door {
 struct Link {
     session: Arc<Session>,
     id: ConnectionId,
-    /// The message that a stream is.
-    stream: Option<MessageId>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let mut inner = self.session.lock();
+        let (endpoint, now) = inner.udp.endpoint();
+        if let Some(connection) = endpoint.connection_mut(now, self.id) {
+            connection.close(0, b"done");
+        }
+        // What cannot be sent any more is found out by the peer, in time.
+        let _ = inner.turn();
+    }
 }
 
 impl Link {
@@ -259,13 +271,12 @@ impl Link {
 }
 
 impl Connection for Link {
+    /// A stream is messages that keep their order.
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let stream = self.stream.ok_or(io::ErrorKind::NotConnected)?;
-        let mut rest = Bytes::copy_from_slice(bytes);
-        self.when_room(|connection| {
-            let taken = connection.write(stream, &mut rest)?;
-            Ok((taken > 0).then_some(taken))
-        })
+        let options = Options { ordered_group: Some(0), ..Options::new(Urgency::Bulk) };
+        let part = Bytes::copy_from_slice(bytes);
+        self.when_room(|connection| connection.send(options, part.clone()).map(Some))?;
+        Ok(bytes.len())
     }
 
     fn receive(&self, into: &mut [u8]) -> io::Result<usize> {

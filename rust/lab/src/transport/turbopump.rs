@@ -1,5 +1,5 @@
-//! Ours: the datagram engine, encrypted, with the driver that nodes have. Who sends does so in its own thread;
-//! another one, beside it, receives and keeps the time.
+//! Ours: the datagram engine, encrypted, with the driver that nodes have. Who sends does so in its own
+//! thread; another one, beside it, receives and keeps the time.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

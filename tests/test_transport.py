@@ -146,7 +146,7 @@ def test_loopback_needs_no_root(network: Callable[..., Any]) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_benchmark_writes_its_page(lab: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the transports that there are; the others are named."""
+    """With the transports that there are."""
     page = folder / "transport.md"
     transport = import_module("transport")
     short = ["--scenarios", "loopback", "--transports", "turbopump", tcp(lab), "--runs", "1"]
@@ -156,9 +156,9 @@ def test_the_benchmark_writes_its_page(lab: Path, folder: Path, monkeypatch: pyt
 
     assert transport.main() == 0
     text = page.read_text()
-    assert "- not in it: turbopump" in text
     assert "### Goodput: loopback, one connection" in text
-    assert text.count(f"\n| {tcp(lab)} | ") == 1
+    for name in ("turbopump", tcp(lab)):
+        assert text.count(f"\n| {name} | ") == 1
 
 
 def fail_if(so: bool) -> None:  # noqa: FBT001 - it is all there is

@@ -2,6 +2,7 @@
 
 pub mod blob;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod context;
 pub mod entry;
@@ -11,14 +12,20 @@ pub mod job;
 pub mod keyspace;
 pub mod layout;
 pub mod merkle;
+pub mod message;
+pub mod outbox;
 pub mod output;
 pub mod pipe;
+pub mod record;
+pub mod remote;
 pub mod replica;
 pub mod reply;
 pub mod resp;
+pub mod routes;
 pub mod search;
 pub mod session;
 pub mod slot;
+pub mod slots;
 pub mod store;
 pub mod table;
 pub mod usage;

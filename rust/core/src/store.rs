@@ -181,6 +181,13 @@ impl Store {
         self.cell(key).merge(view)
     }
 
+    /// What is at or below `watermark` and not there was deleted everywhere, in the slot of `key`.
+    pub fn raise_watermark(&self, key: &[u8], watermark: Version) {
+        let mut cell = self.cell(key);
+        let slot = cell.slot_mut();
+        slot.watermark = slot.watermark.max(watermark);
+    }
+
     /// Reads the entry of `key`, tombstones and expired values too.
     pub fn read<R>(&self, key: &[u8], read: impl FnOnce(Option<View<'_>>) -> R) -> R {
         let place = self.place(key);
@@ -346,6 +353,11 @@ impl Cell<'_> {
     /// The entry, also when it is a tombstone or has expired.
     pub fn view(&self) -> Option<View<'_>> {
         self.index.map(|index| self.entry(index).view(self.store.node))
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.key
     }
 
     /// The rules of the key.

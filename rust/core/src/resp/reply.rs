@@ -96,6 +96,7 @@ impl Writer<'_> {
             "denied" => "NOPERM",
             "immutable" => "IMMUTABLE",
             "busy" => "BUSY",
+            "unavailable" => "NOREPLICAS",
             _ => "ERR",
         };
         self.error(&format!("{word} {refusal}"));

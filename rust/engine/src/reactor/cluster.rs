@@ -1,0 +1,119 @@
+//! The reactor that owns the peers: gives them their turn, and brings clients what they waited for.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use turbopump_core::cluster::{Notice, Now, Outcome};
+use turbopump_core::outbox;
+use turbopump_core::waits::Waiter;
+
+use super::{PEERS, PEERS_TIMER, Reactor};
+use crate::connection::{Connection, Stage};
+use crate::events::Event;
+use crate::peers::Peers;
+use crate::shared::Order;
+
+/// Turns of the peers before clients have theirs: an answer lets a client send its next command, which needs
+/// another turn.
+const TURNS: usize = 4;
+
+impl Reactor {
+    /// Makes this reactor the owner of the peers.
+    ///
+    /// # Errors
+    /// The system refuses to poll their socket.
+    pub fn own_peers(&mut self, peers: Peers) -> io::Result<()> {
+        peers.register(self.poll.registry(), PEERS, PEERS_TIMER)?;
+        (self.peers, self.peers_busy) = (Some(Box::new(peers)), true);
+        Ok(())
+    }
+
+    pub(super) fn handle_peers_event(&mut self, event: &mio::event::Event) {
+        let Some(peers) = &mut self.peers else { return };
+        match event.token() {
+            PEERS => peers.handle_socket(event),
+            _ => peers.handle_timer(),
+        }
+    }
+
+    /// Lets the peers do what is due.
+    pub(super) fn turn_peers(&mut self) -> io::Result<()> {
+        let Some(mut peers) = self.peers.take() else { return Ok(()) };
+        let mut result = Ok(false);
+        for _ in 0..TURNS {
+            result = peers.turn(self.now());
+            let mut answered = false;
+            while let Some((waiter, outcome)) = peers.poll_done() {
+                answered = true;
+                self.answer(waiter, outcome);
+            }
+            while let Some(notice) = peers.cluster().poll_notice() {
+                self.log_notice(&peers, notice);
+            }
+            if !answered || result.is_err() {
+                break;
+            }
+            self.peers_busy = true; // what clients asked meanwhile
+        }
+        self.peers = Some(peers);
+        self.peers_busy = result?;
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        Now { ms: self.now_ms, unix_ms: self.unix_ms }
+    }
+
+    /// Brings a command what it waited for.
+    fn answer(&mut self, waiter: Waiter, outcome: Outcome) {
+        if waiter.reactor == self.index {
+            self.hand_outcome(waiter.client, outcome);
+        } else if let Some(inbox) = self.shared.inboxes.get(waiter.reactor) {
+            inbox.send(Order::Outcome(waiter.client, outcome));
+        }
+    }
+
+    pub(super) fn hand_outcome(&mut self, token: u64, outcome: Outcome) {
+        self.advance(token, Stage::Remote, |session, world| session.handle_outcome(outcome, world));
+    }
+
+    pub(super) fn wake_guest(&mut self, token: u64) {
+        let now = self.now();
+        if let Some(peers) = &mut self.peers {
+            peers.cluster().handle_appeared(now, token, false);
+            self.peers_busy = true;
+        }
+    }
+
+    pub(super) fn sync_peers(&mut self) {
+        self.peers_busy = true;
+    }
+
+    /// A connection ends: the cluster waits for no more of its writes.
+    pub(super) fn seal(&self, token: u64, connection: &Connection) {
+        if let (true, Some(outbox)) = (connection.session.is_unconfirmed(), self.replica.outbox()) {
+            outbox.push(outbox::Order::Sealed(Waiter { reactor: self.index, client: token }));
+        }
+    }
+
+    fn log_notice(&self, peers: &Peers, notice: Notice) {
+        let name = |member| peers.name(member).to_owned();
+        let (level, event, fields) = match notice {
+            Notice::Up(member) => ("info", "peer_up", vec![("peer", name(member))]),
+            Notice::Down(member) => ("warning", "peer_down", vec![("peer", name(member))]),
+            Notice::Refused(member, why) => {
+                ("error", "peer_refused", vec![("peer", name(member)), ("why", why)])
+            }
+        };
+        // As with `log`: a full queue loses it.
+        let _ = self.shared.events.push(Event::Logged { level, event, fields });
+        self.shared.peer_changes.fetch_add(1, Relaxed);
+    }
+
+    /// Tells the peers that this node leaves.
+    pub(super) fn leave_peers(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.close();
+        }
+    }
+}

@@ -91,6 +91,14 @@ pub enum Refusal {
     /// network's.
     #[error("{0}")]
     Unavailable(String),
+    /// The key is kept elsewhere, and the client has asked to be told.
+    #[error("{slot} {address}")]
+    Moved {
+        /// The key's slot.
+        slot: u16,
+        /// Where clients find the slot's primary, `host:port`.
+        address: String,
+    },
     /// The client may not do this.
     #[error("{0}")]
     Denied(String),
@@ -146,6 +154,7 @@ impl Refusal {
             Refusal::Timeout => "timeout",
             Refusal::Busy(_) => "busy",
             Refusal::Unavailable(_) => "unavailable",
+            Refusal::Moved { .. } => "moved",
             Refusal::Denied(_) => "denied",
             Refusal::AuthRequired => "auth_required",
             Refusal::ShuttingDown => "shutting_down",

@@ -17,6 +17,7 @@ use crate::resp::reply::Writer;
 use crate::resp::scan::{Arg, Args};
 use crate::resp::table::{self, Spec};
 use crate::routes::{MemberIndex, Routes};
+use crate::slot::key_slot;
 
 /// Keys of a command that is split by key: each is a request of its own.
 const PARTS_MAX: usize = 16_384;
@@ -30,6 +31,8 @@ pub enum Plan {
     Fetch,
     /// On a node that keeps its key.
     There,
+    /// Nowhere: the client is told where its key is kept.
+    Moved,
     /// Each key where it is kept.
     Split,
 }
@@ -99,6 +102,7 @@ impl Plan {
         let replicas = routes.replicas(first);
         let one_place = keys.all(|key| routes.replicas(key) == replicas);
         match (one_place, replicas.contains(&routes.me())) {
+            (true, false) if client.redirect && routes.door(first).is_some() => Plan::Moved,
             (true, false) => Plan::There,
             (false, _) if !self::keys(spec, args).all(|key| routes.is_mine(key)) => Plan::Split,
             _ if !looks(spec) || routes.rules(first).read_acks == Acks::One => Plan::Here,
@@ -187,6 +191,13 @@ impl Remote {
         let all: Vec<Arg<'_>> = (0..args.len()).map(|index| args.arg(index)).collect();
         send(outbox, 0, outbox.routes().replicas(key), reads(spec), wire, request_of(&all));
         Remote { awaited: Awaited::Reply(false), wire, id: None }
+    }
+
+    /// Where the client is sent instead.
+    pub fn moved(args: Args<'_>, outbox: &Outbox) -> Refusal {
+        let key = table::find(args.bytes(0)).and_then(|spec| keys(spec, args).next()).unwrap_or_default();
+        let address = outbox.routes().door(key).unwrap_or_default().to_owned();
+        Refusal::Moved { slot: key_slot(key), address }
     }
 
     /// The keys of a request go each where it is kept.

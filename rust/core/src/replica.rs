@@ -496,21 +496,19 @@ impl Replica {
         }
     }
 
-    /// Gives what `key` is now a version above `watermark`, if it has one at or below it that is this node's.
-    /// Returns the version it had.
+    /// Gives the value of `key` a version above `watermark`, if it has one at or below it. Returns the version
+    /// that it had.
     pub fn restamp(&self, key: &[u8], watermark: Version, now_ms: u64) -> Option<Version> {
         let mut cell = self.store.cell(key);
-        let old = cell.view().filter(|view| view.version <= watermark)?;
+        let old = cell.view().filter(|view| view.version <= watermark && view.value.is_some())?;
         let (base, expires_ms, floor) = (old.version, old.expires_ms, old.floor);
         let body = old.value.map(Body::from);
         let version = cell.next_version(now_ms).filter(|version| *version > watermark)?;
-        let view = match &body {
-            None => View::tombstone(version),
-            Some(Body::Shared(blob)) => {
-                View { version, expires_ms, floor, value: Some(Value::Blob(BlobRef::from(blob))) }
-            }
-            Some(body) => View { version, expires_ms, floor, value: Some(Value::Inline(body.piece())) },
+        let value = match body.as_ref()? {
+            Body::Shared(blob) => Value::Blob(BlobRef::from(blob)),
+            body => Value::Inline(body.piece()),
         };
+        let view = View { version, expires_ms, floor, value: Some(value) };
         // It fitted before, so it fits now.
         cell.merge(&view).ok()?;
         Some(base)

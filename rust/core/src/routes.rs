@@ -19,6 +19,8 @@ pub struct Routes {
     names: Vec<String>,
     ids: Vec<NodeId>,
     keyspaces: Keyspaces,
+    /// Where Redis's clients find each, `host:port`.
+    doors: Vec<Option<String>>,
     /// One for each keyspace.
     layouts: Vec<Arc<Layout>>,
 }
@@ -48,7 +50,19 @@ impl Routes {
         let names: Vec<String> = members.into_iter().map(|member| member.name).collect();
         let me = names.iter().position(|name| name == me).ok_or(LayoutError::NoMembers)?;
         let ids = names.iter().map(|name| ids(name)).collect();
-        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, layouts })
+        let doors = vec![None; names.len()];
+        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts })
+    }
+
+    /// The same, with where Redis's clients find each member: `host:port`.
+    pub fn with_doors(self, doors: Vec<Option<String>>) -> Self {
+        Routes { doors, ..self }
+    }
+
+    /// Where a client of Redis's finds the primary of `key`, if it can.
+    pub fn door(&self, key: &[u8]) -> Option<&str> {
+        let primary = *self.replicas(key).first()?;
+        self.doors.get(usize::from(primary))?.as_deref()
     }
 
     /// This node.

@@ -18,6 +18,7 @@ use crate::entry::{Entry, EntryRef, View};
 use crate::keyspace::{Keyspace, Keyspaces};
 use crate::merkle::{Digest, DigestKey, FANOUT, MerkleTree};
 use crate::slot::{SLOTS, key_slot};
+use crate::slots::SlotSet;
 use crate::table::{TAG_BITS, Table, fetch};
 use crate::usage::{Growth, NoSpace, Usage};
 use crate::version::{Clock, NodeId, Version};
@@ -56,6 +57,8 @@ pub struct Store {
     keyspaces: Keyspaces,
     usage: Arc<Usage>,
     keeps_tombstones: AtomicBool,
+    /// Walks through the store that `collect` owes since watermarks rose.
+    walks: AtomicU64,
     expiring: AtomicU64,
     tombstones: AtomicU64,
     expired: AtomicU64,
@@ -121,6 +124,7 @@ impl Store {
             usage: Arc::new(Usage::new(config.memory_max, &config.keyspaces)),
             keyspaces: config.keyspaces,
             keeps_tombstones: AtomicBool::new(false),
+            walks: AtomicU64::new(0),
             expiring: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -163,9 +167,15 @@ impl Store {
         self.expiring.load(Relaxed)
     }
 
+    /// How many tombstones there are.
+    pub fn tombstones(&self) -> u64 {
+        self.tombstones.load(Relaxed)
+    }
+
     /// Whether `collect` may find something to drop, now or later.
     pub fn has_passing(&self) -> bool {
-        self.expiring() > 0 || (self.tombstones.load(Relaxed) > 0 && !self.keeps_tombstones.load(Relaxed))
+        let may_go = !self.keeps_tombstones.load(Relaxed) || self.walks.load(Relaxed) > 0;
+        self.expiring() > 0 || (may_go && self.tombstones() > 0)
     }
 
     /// How many entries were dropped because their time had passed.
@@ -179,6 +189,21 @@ impl Store {
     /// `NoSpace` when the entry would pass a memory limit; nothing changed.
     pub fn merge(&self, key: &[u8], view: &View<'_>) -> Result<Merged, NoSpace> {
         self.cell(key).merge(view)
+    }
+
+    /// What is at or below `watermark` and not there was deleted everywhere, in these slots. `collect` drops
+    /// the tombstones.
+    pub fn raise_watermarks(&self, slots: &SlotSet, watermark: Version) {
+        for (index, branch) in self.branches.iter().enumerate() {
+            let mut branch = branch.lock();
+            for (place, slot) in branch.slots.iter_mut().enumerate() {
+                if slots.contains((index * FANOUT + place) as u16) {
+                    slot.watermark = slot.watermark.max(watermark);
+                }
+            }
+        }
+        // One may be under way, and past some of the slots.
+        self.walks.store(2, Relaxed);
     }
 
     /// What is at or below `watermark` and not there was deleted everywhere, in the slot of `key`.
@@ -269,6 +294,9 @@ impl Store {
                 self.expired.fetch_add(u64::from(expired), Relaxed);
                 dropped += 1;
             }
+        }
+        if next == 0 {
+            let _ = self.walks.fetch_update(Relaxed, Relaxed, |walks| walks.checked_sub(1));
         }
         (next, dropped)
     }

@@ -47,6 +47,8 @@ pub struct ClusterOptions {
     pub shared: Vec<(u8, PresharedKey)>,
     /// The secret of the digests, the same on all nodes.
     pub digest_secret: [u8; 16],
+    /// Whether clients over TCP are told where a key is kept, rather than served from there.
+    pub redirect: bool,
     /// What the cluster keeps to.
     pub cluster: ClusterConfig,
     /// What the transport keeps to.
@@ -60,6 +62,8 @@ pub struct MemberOptions {
     pub name: String,
     /// Where its socket is.
     pub address: Option<SocketAddr>,
+    /// Where Redis's clients find it, `host:port`, if it listens for them.
+    pub door: Option<String>,
     /// Its public key.
     pub key: PublicKey,
     /// Its share of the slots.

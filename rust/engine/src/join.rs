@@ -35,7 +35,9 @@ impl Join<'_> {
         let options = self.options;
         let members = options.members.iter().map(member).collect();
         let keyspaces = Keyspaces::new(self.config.keyspaces.clone());
-        let routes = Arc::new(Routes::new(members, &self.config.name, keyspaces, node_id)?);
+        let doors = options.members.iter().map(|member| member.door.clone()).collect();
+        let routes = Routes::new(members, &self.config.name, keyspaces, node_id)?.with_doors(doors);
+        let routes = Arc::new(routes);
         let mut outboxes = Vec::new();
         for (index, replica) in replicas.iter_mut().chain([outside]).enumerate() {
             let outbox = Arc::new(Outbox::new(Arc::clone(&routes), index, self.wake(index)));

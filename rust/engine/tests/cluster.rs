@@ -67,6 +67,7 @@ fn cluster(name: &str, copies: usize, acks: Acks) -> Result<Vec<Node>, Failure> 
         .map(|((name, address), number)| MemberOptions {
             name: (*name).into(),
             address: Some(*address),
+            door: None,
             key: key(number).public(),
             weight: 1,
             zone: String::new(),
@@ -79,6 +80,7 @@ fn cluster(name: &str, copies: usize, acks: Acks) -> Result<Vec<Node>, Failure> 
             key: key(index as u8 + 1),
             shared: vec![(0, PresharedKey::new([9; 32]))],
             digest_secret: [3; 16],
+            redirect: false,
             cluster: ClusterConfig::default(),
             transport: turbopump_udt::Config::default(),
         };

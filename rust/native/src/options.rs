@@ -138,6 +138,7 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
         key: PrivateKey::new(options.take("transport_key")?),
         shared: vec![(0, PresharedKey::new(shared))],
         digest_secret: digest_secret(&shared),
+        redirect: options.take("redirect")?,
         cluster: ClusterConfig {
             cluster: options.take("layout_digest")?,
             ack_timeout_ms: options.take("ack_timeout_ms")?,
@@ -152,7 +153,6 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
             ..turbopump_udt::Config::default()
         },
     };
-    let _redirect: bool = options.take("redirect")?;
     let _me: u16 = options.take("me")?;
     options.finish()?;
     Ok(made)
@@ -172,6 +172,7 @@ fn member(dict: &Bound<'_, PyDict>) -> PyResult<MemberOptions> {
     let member = MemberOptions {
         name: options.take("name")?,
         address: at.map(|at| address("cluster.members.address", at)).transpose()?,
+        door: options.take_or("door", None)?,
         key: PublicKey(options.take("public_key")?),
         weight: options.take("weight")?,
         zone: options.take("zone")?,

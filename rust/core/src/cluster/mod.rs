@@ -7,6 +7,7 @@ mod incoming;
 mod operation;
 mod peer;
 mod put;
+mod watermark;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -76,6 +76,8 @@ pub static COMMANDS: &[Spec] = &[
         summary: "answers starting, running or stopping" },
     Spec { name: "status", takes_value: false, params: &[], run: status,
         summary: "tells how the node does" },
+    Spec { name: "sync", takes_value: false, params: &[], run: sync,
+        summary: "compares with the other nodes now" },
     Spec { name: "ping", takes_value: false, params: &[], run: ping,
         summary: "answers pong" },
     Spec { name: "keep", takes_value: false, params: &[], run: keep,
@@ -280,6 +282,10 @@ fn state(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal>
 
 fn status(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
     ask("status")
+}
+
+fn sync(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    ask("sync")
 }
 
 fn ping(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {

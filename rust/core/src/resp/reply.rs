@@ -97,6 +97,7 @@ impl Writer<'_> {
             "immutable" => "IMMUTABLE",
             "busy" => "BUSY",
             "unavailable" => "NOREPLICAS",
+            "moved" => "MOVED",
             _ => "ERR",
         };
         self.error(&format!("{word} {refusal}"));

@@ -49,6 +49,11 @@ pub(super) fn away_resp(args: Args<'_>, client: &Client, world: &mut World<'_>) 
         Plan::Here => return None,
         Plan::Fetch => Away::Waits(Remote::fetch_resp(args, client, outbox)),
         Plan::There => Away::Waits(Remote::there_resp(args, client, outbox)),
+        Plan::Moved => {
+            let refusal = Remote::moved(args, outbox);
+            Writer { out: world.out, resp3: client.resp3 }.refusal(&refusal);
+            Away::Answered
+        }
         Plan::Split => match Remote::split_resp(args, client, outbox) {
             Ok(remote) => Away::Waits(remote),
             Err(refusal) => {
@@ -73,7 +78,7 @@ pub(super) fn away_pipe<'b>(
         Err(refusal) => Err((request, Err(refusal))),
         Ok(Plan::Fetch) => Ok(Remote::fetch_pipe(request, body.into_owned(), client, outbox)),
         Ok(Plan::There) => Ok(Remote::there_pipe(&request, &body, client, outbox)),
-        Ok(Plan::Here | Plan::Split) => Err((request, Ok(body))),
+        Ok(Plan::Here | Plan::Split | Plan::Moved) => Err((request, Ok(body))),
     }
 }
 

@@ -80,6 +80,7 @@ impl Reactor {
         let token = self.connections.reserve();
         let mut client = Client::new(id, password);
         client.token = token;
+        client.redirect = tcp && shared.config.cluster.as_ref().is_some_and(|cluster| cluster.redirect);
         let session = Session::new(client);
         self.connections.put(token, Box::new(Connection::new(socket, session, tcp, self.now_ms)));
         self.turn(token);

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use turbopump_core::error::Refusal;
-use turbopump_core::keyspace::Keyspaces;
+use turbopump_core::keyspace::{Acks, Keyspaces};
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
@@ -247,6 +247,24 @@ impl Engine {
         let (sender, receiver) = sync_channel(1);
         inbox.send(Order::DescribePeers(sender));
         receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
+    }
+
+    /// Runs a request in the pipe protocol as if a client had sent it; a `Replied` event tells the reply to
+    /// the call with the number that this returns. `None` where only the store is asked: on a single node.
+    pub fn execute(&self, request: Vec<u8>) -> Option<u64> {
+        self.shared.config.cluster.as_ref()?;
+        let call = self.shared.next_wait.fetch_add(1, Relaxed);
+        self.shared.inboxes[0].send(Order::Execute(call, request));
+        Some(call)
+    }
+
+    /// Whether what is asked of `key` can be done by the store of this node alone.
+    pub fn is_here(&self, key: &[u8], write: bool) -> bool {
+        self.shared.replica.outbox().is_none_or(|outbox| {
+            let (routes, rules) = (outbox.routes(), outbox.routes().rules(key));
+            let acks = if write { rules.write_acks } else { rules.read_acks };
+            routes.len() < 2 || routes.is_mine(key) && acks == Acks::One
+        })
     }
 
     /// Has the node compare what it holds with its peers now.

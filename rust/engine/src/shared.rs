@@ -33,6 +33,8 @@ pub enum Order {
     DescribePeers(SyncSender<Vec<PeerInfo>>),
     /// Compare with the peers now.
     Sync,
+    /// Run a request of this process, in the pipe protocol, and tell its reply under this number.
+    Execute(u64, Vec<u8>),
     /// Describe all clients.
     Describe(SyncSender<Vec<ClientInfo>>),
     /// End the client with this number, and tell whether there was one.

@@ -247,6 +247,15 @@ impl Engine {
         self.engine.sync();
     }
 
+    fn is_here(&self, key: &[u8], write: bool) -> bool {
+        self.engine.is_here(key, write)
+    }
+
+    fn execute(&self, request: Vec<u8>) -> PyResult<u64> {
+        let alone = || pyo3::exceptions::PyRuntimeError::new_err("a single node asks nobody");
+        self.engine.execute(request).ok_or_else(alone)
+    }
+
     fn clients<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let clients = py.detach(|| self.engine.clients());
         let dict = |client: turbopump_engine::shared::ClientInfo| {

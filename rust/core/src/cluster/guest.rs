@@ -1,4 +1,4 @@
-//! Requests that other nodes have run here: each is a session of its own, without a socket.
+//! Requests that other nodes, or this process, have run here: each is a session of its own, without a socket.
 
 use std::collections::VecDeque;
 
@@ -17,6 +17,8 @@ use crate::waits::Waiter;
 
 /// Tokens of guests have this bit, which those of connections have not.
 const GUEST: u64 = 1 << 63;
+/// The reactor of waiters that are calls of this process.
+pub const CALLS: usize = usize::MAX;
 /// Steps of guests before others have their turn.
 const STEPS: usize = 16;
 
@@ -25,12 +27,19 @@ pub fn is_guest(token: u64) -> bool {
     token & GUEST != 0
 }
 
-/// A request of another node.
+/// Who gets the reply.
+#[derive(Clone, Copy, Debug)]
+enum Caller {
+    /// A member, which knows the request by this number.
+    Member(MemberIndex, u64),
+    /// This process, which knows it by this number.
+    Call(u64),
+}
+
+/// A request from outside the reactors.
 #[derive(Debug)]
 pub struct Guest {
-    peer: MemberIndex,
-    /// As the peer knows it.
-    id: u64,
+    caller: Caller,
     session: Session,
     out: Output,
     /// All of the request is there.
@@ -49,10 +58,24 @@ impl Cluster {
 
     /// A request begins. Without room for it, it is refused at once.
     pub(super) fn begin_guest(&mut self, peer: MemberIndex, id: u64, wire: Wire) -> Option<u64> {
+        self.begin(Caller::Member(peer, id), wire)
+    }
+
+    /// Runs a request of this process, in the pipe protocol with lengths, as if a client had sent it. The reply
+    /// comes as pieces for the waiter `CALLS` with this number.
+    pub fn execute(&mut self, now: super::Now, call: u64, request: &[u8]) {
+        self.now = now;
+        if let Some(token) = self.begin(Caller::Call(call), Wire::PipeFramed) {
+            self.feed_guest(token, request);
+            self.end_request(token);
+        }
+    }
+
+    fn begin(&mut self, caller: Caller, wire: Wire) -> Option<u64> {
         let token = GUEST | self.next_guest;
         let mut client = Client::new(token, None);
         client.token = token;
-        client.guest = true;
+        client.guest = matches!(caller, Caller::Member(..));
         client.resp3 = wire == Wire::Resp3;
         client.framed = wire == Wire::PipeFramed;
         let resp = matches!(wire, Wire::Resp2 | Wire::Resp3);
@@ -60,13 +83,13 @@ impl Cluster {
         if self.guests.len() >= self.config.guests_max {
             let text = "the node that keeps this key has too many requests of others: try again".into();
             refuse(&Refusal::Busy(text), &client, resp, &mut out);
-            self.send_reply(peer, id, &mut out);
+            self.send_reply(caller, &mut out);
             return None;
         }
         self.next_guest += 1;
         let session = Session::guest(client, resp);
-        self.guests
-            .insert(token, Guest { peer, id, session, out, ended: false, over: false, key: None, due_ms: 0 });
+        let guest = Guest { caller, session, out, ended: false, over: false, key: None, due_ms: 0 };
+        self.guests.insert(token, guest);
         Some(token)
     }
 
@@ -160,11 +183,21 @@ impl Cluster {
             return;
         }
         if let Some(mut guest) = self.guests.remove(&token) {
-            self.send_reply(guest.peer, guest.id, &mut guest.out);
+            self.send_reply(guest.caller, &mut guest.out);
         }
     }
 
-    fn send_reply(&mut self, peer: MemberIndex, id: u64, out: &mut Output) {
+    fn send_reply(&mut self, caller: Caller, out: &mut Output) {
+        let (peer, id) = match caller {
+            Caller::Member(peer, id) => (peer, id),
+            Caller::Call(call) => {
+                let waiter = Waiter { reactor: CALLS, client: call };
+                let mut all = out.take_pieces(pieces);
+                let last = all.pop_back().unwrap_or_default();
+                self.done.extend(all.into_iter().map(|piece| (waiter, Outcome::Piece(0, piece, false))));
+                return self.done.push_back((waiter, Outcome::Piece(0, last, true)));
+            }
+        };
         if peer == self.routes.me() {
             let all = out.take_pieces(pieces);
             all.into_iter().for_each(|piece| self.handle_reply(peer, id, piece, false));
@@ -187,7 +220,10 @@ impl Cluster {
     }
 
     pub(super) fn drop_guests_of(&mut self, peer: MemberIndex) {
-        let of = self.guests.iter().filter(|(_, guest)| guest.peer == peer);
+        let of = self
+            .guests
+            .iter()
+            .filter(|(_, guest)| matches!(guest.caller, Caller::Member(of, _) if of == peer));
         let tokens: Vec<u64> = of.map(|(token, _)| *token).collect();
         tokens.into_iter().for_each(|token| self.drop_guest(token));
     }

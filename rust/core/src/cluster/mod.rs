@@ -21,7 +21,7 @@ use crate::replica::Replica;
 use crate::routes::{MemberIndex, Routes};
 use crate::waits::Waiter;
 use guest::Guest;
-pub use guest::is_guest;
+pub use guest::{CALLS, is_guest};
 use incoming::Incoming;
 use operation::{Fetch, Forwarded, Writes};
 use peer::Peer;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
-use turbopump_core::cluster::{Notice, Now, Outcome};
+use turbopump_core::cluster::{CALLS, Notice, Now, Outcome};
 use turbopump_core::outbox;
 use turbopump_core::waits::Waiter;
 
@@ -66,7 +66,9 @@ impl Reactor {
 
     /// Brings a command what it waited for.
     fn answer(&mut self, waiter: Waiter, outcome: Outcome) {
-        if waiter.reactor == self.index {
+        if waiter.reactor == CALLS {
+            self.hand_reply(waiter.client, outcome);
+        } else if waiter.reactor == self.index {
             self.hand_outcome(waiter.client, outcome);
         } else if let Some(inbox) = self.shared.inboxes.get(waiter.reactor) {
             inbox.send(Order::Outcome(waiter.client, outcome));
@@ -82,6 +84,27 @@ impl Reactor {
         if let Some(peers) = &mut self.peers {
             peers.cluster().handle_appeared(now, token, false);
             self.peers_busy = true;
+        }
+    }
+
+    pub(super) fn execute(&mut self, call: u64, request: &[u8]) {
+        let now = self.now();
+        if let Some(peers) = &mut self.peers {
+            peers.cluster().execute(now, call, request);
+            self.peers_busy = true;
+        }
+    }
+
+    /// Part of the reply to a call of this process.
+    fn hand_reply(&mut self, call: u64, outcome: Outcome) {
+        let Outcome::Piece(_, bytes, last) = outcome else { return };
+        let mut reply = self.replies.remove(&call).unwrap_or_default();
+        reply.extend_from_slice(&bytes);
+        if last {
+            // Cannot be refused: the queue keeps room for it.
+            let _ = self.shared.events.push(Event::Replied { call, reply });
+        } else {
+            self.replies.insert(call, reply);
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Reactor {
     peers: Option<Box<Peers>>,
     /// The peers have more to do.
     peers_busy: bool,
+    /// What has come of the replies to calls of this process.
+    replies: HashMap<u64, Vec<u8>>,
     poll: Poll,
     connections: Connections,
     listeners: Vec<Listener>,
@@ -99,6 +101,7 @@ impl Reactor {
             replica,
             peers: None,
             peers_busy: false,
+            replies: HashMap::new(),
             poll,
             connections: Connections::default(),
             listeners: Vec::new(),
@@ -211,6 +214,7 @@ impl Reactor {
                         reply.try_send(self.peers.as_mut().map(|peers| peers.describe()).unwrap_or_default());
                 }
                 Order::Sync => self.sync_peers(),
+                Order::Execute(call, request) => self.execute(call, &request),
                 Order::Describe(reply) => {
                     let all =
                         self.connections.iter().map(|connection| connection.describe(self.now_ms)).collect();

@@ -53,12 +53,16 @@ pub struct Keyspace {
     pub read_acks: Acks,
     /// Small writes go to the other replicas as datagrams, once: what is lost is left to healing.
     pub datagram: bool,
+    /// Which of the placements of all keyspaces it has: keys of one are compared with each other. Set by
+    /// `Keyspaces`.
+    pub group: u8,
 }
 
 /// All keyspaces: the longest prefix that fits a key decides.
 #[derive(Clone, Debug)]
 pub struct Keyspaces {
     all: Vec<Keyspace>,
+    groups: usize,
 }
 
 impl Keyspaces {
@@ -68,7 +72,19 @@ impl Keyspaces {
             all.push(Keyspace::default());
         }
         all.sort_by_key(|keyspace| std::cmp::Reverse(keyspace.prefix.len()));
-        Keyspaces { all }
+        let mut placements: Vec<usize> = all.iter().map(|keyspace| keyspace.copies).collect();
+        placements.sort_unstable();
+        placements.dedup();
+        for keyspace in &mut all {
+            // There are no more than numbers of copies.
+            keyspace.group = placements.binary_search(&keyspace.copies).unwrap_or(0) as u8;
+        }
+        Keyspaces { all, groups: placements.len() }
+    }
+
+    /// How many different placements there are.
+    pub fn groups(&self) -> usize {
+        self.groups
     }
 
     /// The index of the keyspace of `key`.

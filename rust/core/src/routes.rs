@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::keyspace::{Acks, Keyspace, Keyspaces};
 use crate::layout::{Layout, LayoutError, Member};
 use crate::slot::{SLOTS, key_slot};
-use crate::slots::SlotSet;
+use crate::slots::{Scope, SlotSet};
 use crate::version::NodeId;
 
 /// A member's place in the order of their names.
@@ -105,18 +105,33 @@ impl Routes {
         self.replicas(key).contains(&self.me)
     }
 
-    /// The slots that this node and another one both keep.
-    pub fn shared(&self, peer: MemberIndex) -> SlotSet {
-        let mut shared = SlotSet::new();
-        for layout in &self.layouts {
-            for slot in 0..SLOTS as u16 {
-                let replicas = layout.replicas(slot);
-                if replicas.contains(&self.me) && replicas.contains(&peer) {
-                    shared.insert(slot);
-                }
+    /// What this node and another one both keep, by placement.
+    pub fn shared(&self, peer: MemberIndex) -> Vec<Scope> {
+        let mut scopes: Vec<Scope> = Vec::new();
+        for (keyspace, layout) in self.keyspaces.iter().zip(&self.layouts) {
+            if scopes.iter().any(|scope| scope.group == keyspace.group) {
+                continue;
             }
+            let both = |slot: &u16| {
+                let replicas = layout.replicas(*slot);
+                replicas.contains(&self.me) && replicas.contains(&peer)
+            };
+            let slots: SlotSet = (0..SLOTS as u16).filter(both).collect();
+            scopes.push(Scope { group: keyspace.group, slots });
         }
-        shared
+        scopes.retain(|scope| !scope.slots.is_empty());
+        scopes
+    }
+
+    /// The slots whose deletes `member` decides to forget: those of which it is the primary, in the placement
+    /// with the fewest copies, and which it keeps in all placements, so that it hears of every replica.
+    pub fn collected_by(&self, member: MemberIndex) -> SlotSet {
+        let fewest = self.layouts.iter().min_by_key(|layout| layout.copies());
+        let collects = |slot: &u16| {
+            fewest.is_some_and(|layout| layout.replicas(*slot).first() == Some(&member))
+                && self.layouts.iter().all(|layout| layout.replicas(*slot).contains(&member))
+        };
+        (0..SLOTS as u16).filter(collects).collect()
     }
 
     /// How many other replicas must have confirmed a write, or been asked for a read, of so many in all.

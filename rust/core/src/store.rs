@@ -18,7 +18,7 @@ use crate::entry::{Entry, EntryRef, View};
 use crate::keyspace::{Keyspace, Keyspaces};
 use crate::merkle::{Digest, DigestKey, FANOUT, MerkleTree};
 use crate::slot::{SLOTS, key_slot};
-use crate::slots::SlotSet;
+use crate::slots::{Scope, SlotSet};
 use crate::table::{TAG_BITS, Table, fetch};
 use crate::usage::{Growth, NoSpace, Usage};
 use crate::version::{Clock, NodeId, Version};
@@ -68,9 +68,21 @@ pub struct Store {
 #[derive(Debug)]
 struct Branch {
     slots: [Slot; FANOUT],
+    /// Of the keys of the first placement, or all of them if there is only one.
     digest: Digest,
+    /// The digests of the slots, of the keys of each other placement.
+    others: Vec<[Digest; FANOUT]>,
     /// Entries that expire, and tombstones: what `collect` may drop.
     passing: u64,
+}
+
+impl Branch {
+    fn digest(&self, group: u8, slot: usize) -> Digest {
+        match usize::from(group).checked_sub(1) {
+            None => self.slots[slot].digest,
+            Some(other) => self.others.get(other).map_or(0, |digests| digests[slot]),
+        }
+    }
 }
 
 /// What there is of an entry to be counted.
@@ -112,8 +124,11 @@ pub enum Merged {
 impl Store {
     /// An empty store.
     pub fn new(config: StoreConfig) -> Self {
-        let branch =
-            || Mutex::new(Branch { slots: std::array::from_fn(|_| Slot::default()), digest: 0, passing: 0 });
+        let others = config.keyspaces.groups() - 1;
+        let branch = || {
+            let slots = std::array::from_fn(|_| Slot::default());
+            Mutex::new(Branch { slots, digest: 0, others: vec![[0; FANOUT]; others], passing: 0 })
+        };
         Store {
             branches: (0..FANOUT).map(|_| branch()).collect(),
             node: config.node,
@@ -305,8 +320,11 @@ impl Store {
     pub fn merkle(&self) -> MerkleTree {
         let mut tree = MerkleTree::new();
         for (index, branch) in self.branches.iter().enumerate() {
-            for (slot, of) in branch.lock().slots.iter().enumerate() {
-                tree.add(index * FANOUT + slot, of.digest);
+            let branch = branch.lock();
+            for slot in 0..FANOUT {
+                let others = branch.others.iter().map(|digests| digests[slot]);
+                let digest = others.fold(branch.slots[slot].digest, |all, other| all ^ other);
+                tree.add(index * FANOUT + slot, digest);
             }
         }
         tree
@@ -314,7 +332,72 @@ impl Store {
 
     /// The digest of everything.
     pub fn root(&self) -> Digest {
-        self.branches.iter().fold(0, |root, branch| root ^ branch.lock().digest)
+        let of = |branch: &Mutex<Branch>| {
+            let branch = branch.lock();
+            branch.others.iter().flatten().fold(branch.digest, |all, other| all ^ other)
+        };
+        self.branches.iter().fold(0, |root, branch| root ^ of(branch))
+    }
+
+    /// The digest of each branch, of what two nodes both keep.
+    pub fn branch_digests(&self, scope: &Scope) -> Vec<Digest> {
+        let of = |(index, branch): (usize, &Mutex<Branch>)| {
+            let branch = branch.lock();
+            let slots = (0..FANOUT).filter(|slot| scope.slots.contains((index * FANOUT + slot) as u16));
+            slots.fold(0, |all, slot| all ^ branch.digest(scope.group, slot))
+        };
+        self.branches.iter().enumerate().map(of).collect()
+    }
+
+    /// The digest of each slot of a branch, and how many entries the slot has, of what two nodes both keep.
+    pub fn slot_digests(&self, scope: &Scope, branch: usize) -> Vec<(Digest, usize)> {
+        let of = self.branches[branch % FANOUT].lock();
+        let digest = |slot: usize| match scope.slots.contains((branch * FANOUT + slot) as u16) {
+            true => (of.digest(scope.group, slot), of.slots[slot].table.len()),
+            false => (0, 0),
+        };
+        (0..FANOUT).map(digest).collect()
+    }
+
+    /// Visits entries of the slots in `scope` from `cursor` on, at least `limit` of them or some more, and
+    /// returns the cursor to go on with; `None` at the end. As `scan` otherwise.
+    pub fn scan_scope(
+        &self,
+        scope: &Scope,
+        cursor: u64,
+        limit: usize,
+        mut visit: impl FnMut(&[u8], &View<'_>),
+    ) -> Option<u64> {
+        let (mut from, mut tag) = ((cursor >> TAG_BITS) as usize, (cursor & ((1 << TAG_BITS) - 1)) as u32);
+        let mut visited = 0;
+        while let Some(slot) = scope.slots.next(from) {
+            let slot = usize::from(slot);
+            if slot != from {
+                tag = 0;
+            }
+            if visited >= limit {
+                return Some((slot as u64) << TAG_BITS | u64::from(tag));
+            }
+            let branch = self.branches[slot / FANOUT].lock();
+            let mut last = None;
+            for (found, entry) in branch.slots[slot % FANOUT].table.iter_from(tag) {
+                if visited >= limit && last != Some(found) {
+                    return Some((slot as u64) << TAG_BITS | u64::from(found));
+                }
+                (visited, last) = (visited + 1, Some(found));
+                if self.keyspaces.groups() > 1 && self.group_of(entry.key()) != scope.group {
+                    continue;
+                }
+                visit(entry.key(), &entry.view(self.node));
+            }
+            // An empty slot costs a look, too.
+            (from, tag, visited) = (slot + 1, 0, visited + 1);
+        }
+        None
+    }
+
+    fn group_of(&self, key: &[u8]) -> u8 {
+        self.keyspaces.get(self.keyspaces.index_of(key)).group
     }
 
     fn walk(
@@ -512,8 +595,15 @@ impl Cell<'_> {
     }
 
     fn toggle(&mut self, digest: Digest) {
-        self.slot_mut().digest ^= digest;
-        self.branch.digest ^= digest;
+        let place = self.place.slot;
+        let group = if self.branch.others.is_empty() { 0 } else { self.store.group_of(self.key) };
+        match usize::from(group).checked_sub(1) {
+            None => {
+                self.slot_mut().digest ^= digest;
+                self.branch.digest ^= digest;
+            }
+            Some(other) => self.branch.others[other][place] ^= digest,
+        }
     }
 
     fn entry(&self, index: usize) -> EntryRef<'_> {

@@ -307,6 +307,7 @@ impl Engine {
             ("memory", store.usage().total().bytes()),
             ("max_memory", store.usage().total().limit()),
             ("expiring", store.expiring()),
+            ("tombstones", store.tombstones()),
             ("expired", store.expired()),
             ("hits", sum(|counters| counters.hits.get())),
             ("misses", sum(|counters| counters.misses.get())),

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -24,6 +24,14 @@ struct Node {
 }
 
 impl Node {
+    fn alive(&self) -> usize {
+        self.engine.peers().iter().filter(|peer| peer.state == "alive").count()
+    }
+
+    fn stat(&self, name: &str) -> u64 {
+        self.engine.stats().into_iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| count)
+    }
+
     fn ask(&self, text: &str) -> Result<String, Failure> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -54,55 +62,65 @@ fn key(name: u8) -> PrivateKey {
     PrivateKey::new([name.wrapping_mul(37) | 64; 32])
 }
 
-fn cluster(name: &str, copies: usize, acks: Acks) -> Result<Vec<Node>, Failure> {
-    let names = ["a", "b", "c"];
-    let held: Vec<UdpSocket> =
-        names.iter().map(|_| UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let ports: Vec<SocketAddr> = held.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?;
-    drop(held);
-    let members: Vec<MemberOptions> = names
-        .iter()
-        .zip(&ports)
-        .zip(1..)
-        .map(|((name, address), number)| MemberOptions {
-            name: (*name).into(),
-            address: Some(*address),
-            door: None,
-            key: key(number).public(),
-            weight: 1,
-            zone: String::new(),
-        })
-        .collect();
-    let start = |index: usize| -> Result<Node, Failure> {
+/// Three nodes that keep so many copies of each key, 0 for all, and confirm like this.
+struct Trio {
+    name: &'static str,
+    members: Vec<MemberOptions>,
+    copies: usize,
+    acks: Acks,
+}
+
+impl Trio {
+    fn new(name: &'static str, copies: usize, acks: Acks) -> Result<Self, Failure> {
+        let held = ["a", "b", "c"].map(|name| (name, UdpSocket::bind("127.0.0.1:0")));
+        let mut members = Vec::new();
+        for (number, (name, socket)) in (1..).zip(held) {
+            members.push(MemberOptions {
+                name: name.into(),
+                address: Some(socket?.local_addr()?),
+                door: None,
+                key: key(number).public(),
+                weight: 1,
+                zone: String::new(),
+            });
+        }
+        Ok(Trio { name, members, copies, acks })
+    }
+
+    fn start(&self, index: usize) -> Result<Node, Failure> {
         let options = ClusterOptions {
-            members: members.clone(),
-            bind: ports[index],
+            members: self.members.clone(),
+            bind: self.members[index].address.ok_or("an address")?,
             key: key(index as u8 + 1),
             shared: vec![(0, PresharedKey::new([9; 32]))],
             digest_secret: [3; 16],
             redirect: false,
-            cluster: ClusterConfig::default(),
+            cluster: ClusterConfig { sync_ms: 100, settle_ms: 100, ..ClusterConfig::default() },
             transport: turbopump_udt::Config::default(),
         };
+        let (copies, acks) = (self.copies, self.acks);
         let keyspace = Keyspace { copies, write_acks: acks, read_acks: acks, ..Keyspace::default() };
         let config = EngineConfig {
-            name: names[index].into(),
+            name: self.members[index].name.clone(),
             keyspaces: vec![keyspace],
             cluster: Some(options),
             ..EngineConfig::default()
         };
         let engine = Engine::new(config)?;
-        let socket = std::env::temp_dir().join(format!("tp-{}-{name}-{index}", std::process::id()));
+        let socket = std::env::temp_dir().join(format!("tp-{}-{}-{index}", std::process::id(), self.name));
+        let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)?;
         engine.listen(listener.as_fd(), false)?;
         engine.start()?;
         Ok(Node { engine, socket })
-    };
-    let nodes: Vec<Node> = (0..names.len()).map(start).collect::<Result<_, _>>()?;
-    for node in &nodes {
-        eventually(|| Ok(node.engine.peers().iter().filter(|peer| peer.state == "alive").count() == 2))?;
     }
-    Ok(nodes)
+}
+
+fn cluster(name: &'static str, copies: usize, acks: Acks) -> Result<(Trio, Vec<Node>), Failure> {
+    let trio = Trio::new(name, copies, acks)?;
+    let nodes: Vec<Node> = (0..3).map(|index| trio.start(index)).collect::<Result<_, _>>()?;
+    nodes.iter().try_for_each(|node| eventually(|| Ok(node.alive() == 2)))?;
+    Ok((trio, nodes))
 }
 
 fn eventually(mut holds: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
@@ -116,7 +134,7 @@ fn eventually(mut holds: impl FnMut() -> Result<bool, Failure>) -> Result<(), Fa
 
 #[test]
 fn a_clone_has_what_any_node_was_told() -> Result<(), Failure> {
-    let nodes = cluster("clone", 0, Acks::One)?;
+    let (_, nodes) = cluster("clone", 0, Acks::One)?;
     assert!(nodes[0].ask("write|name=foo|great\n")?.starts_with("ok|version="));
     for node in &nodes {
         eventually(|| Ok(node.ask("read|name=foo|\n")? == "great"))?;
@@ -130,7 +148,7 @@ fn a_clone_has_what_any_node_was_told() -> Result<(), Failure> {
 
 #[test]
 fn a_quorum_write_is_read_from_any_node_at_once() -> Result<(), Failure> {
-    let nodes = cluster("quorum", 0, Acks::Quorum)?;
+    let (_, nodes) = cluster("quorum", 0, Acks::Quorum)?;
     for round in 0..50 {
         let (writer, reader) = (&nodes[round % 3], &nodes[(round + 1) % 3]);
         let (key, value) = (format!("key{round}"), format!("value{round}"));
@@ -144,7 +162,7 @@ fn a_quorum_write_is_read_from_any_node_at_once() -> Result<(), Failure> {
 
 #[test]
 fn any_node_takes_commands_for_keys_it_does_not_keep() -> Result<(), Failure> {
-    let nodes = cluster("partition", 2, Acks::Quorum)?;
+    let (_, nodes) = cluster("partition", 2, Acks::Quorum)?;
     let large = "x".repeat(3_000_000);
     for round in 0..30 {
         let node = &nodes[round % 3];
@@ -170,5 +188,46 @@ fn any_node_takes_commands_for_keys_it_does_not_keep() -> Result<(), Failure> {
             assert_eq!(other.ask("read|name=large|\n")?.len(), large.len());
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_comes_back_empty_is_healed() -> Result<(), Failure> {
+    let (trio, mut nodes) = cluster("heal", 0, Acks::Quorum)?;
+    for key in 0..500 {
+        assert_eq!(nodes[key % 3].resp(&["SET", &format!("key{key}"), "before"])?, "+OK\r\n");
+    }
+    drop(nodes.remove(1));
+    for key in 400..1000 {
+        assert_eq!(nodes[key % 2].resp(&["SET", &format!("key{key}"), "after"])?, "+OK\r\n");
+    }
+    assert_eq!(nodes[0].resp(&["DEL", "key0", "key500"])?, ":2\r\n");
+    nodes.insert(1, trio.start(1)?);
+    eventually(|| Ok(nodes[1].stat("keys") == 998))?;
+    assert_eq!(nodes[1].ask("read|name=key450 acks=one|\n")?, "after");
+    assert_eq!(nodes[1].ask("read|name=key1 acks=one|\n")?, "before");
+    Ok(())
+}
+
+#[test]
+fn deletes_are_forgotten_when_all_know_of_them_and_not_before() -> Result<(), Failure> {
+    let (trio, mut nodes) = cluster("forget", 0, Acks::Quorum)?;
+    for key in 0..50 {
+        assert_eq!(nodes[0].resp(&["SET", &format!("key{key}"), "value"])?, "+OK\r\n");
+    }
+    eventually(|| Ok(nodes.iter().all(|node| node.stat("keys") == 50)))?;
+    for key in 0..50 {
+        assert_eq!(nodes[key % 3].resp(&["DEL", &format!("key{key}")])?, ":1\r\n");
+    }
+    eventually(|| Ok(nodes.iter().all(|node| node.stat("keys") == 0 && node.stat("tombstones") == 0)))?;
+    assert_eq!(nodes[0].resp(&["SET", "held", "value"])?, "+OK\r\n");
+    drop(nodes.remove(2));
+    assert_eq!(nodes[0].resp(&["DEL", "held"])?, ":1\r\n");
+    let rounds = |node: &Node| node.engine.peers()[1].cluster.exchange.rounds;
+    let begun = rounds(&nodes[0]);
+    eventually(|| Ok(rounds(&nodes[0]) > begun + 10))?;
+    assert_eq!(nodes[0].stat("tombstones"), 1, "one that is away may not know");
+    nodes.push(trio.start(2)?);
+    eventually(|| Ok(nodes.iter().all(|node| node.stat("tombstones") == 0)))?;
     Ok(())
 }

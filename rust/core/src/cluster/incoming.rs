@@ -186,6 +186,9 @@ impl Cluster {
         }
         match message {
             Message::Welcome => self.handle_welcome(peer),
+            Message::Exchange(bytes) => self.handle_exchange(peer, &bytes)?,
+            Message::Promise { stamp } => self.handle_promise(peer, stamp),
+            Message::Watermark(watermark) => self.handle_watermark(peer, watermark),
             Message::Put { batch, records } => self.handle_put(peer, batch, &records)?,
             Message::Ack { batch, refused } => self.handle_ack(peer, batch, &refused),
             Message::Fetch { id, key } => self.handle_fetch(peer, id, &key),

@@ -2,6 +2,7 @@
 //! whoever owns the connections brings messages and the time, and takes messages and answers.
 
 mod guest;
+mod heal;
 mod hints;
 mod incoming;
 mod operation;
@@ -27,6 +28,7 @@ use operation::{Fetch, Forwarded, Writes};
 use peer::Peer;
 pub use peer::{PeerState, PeerStats};
 pub use put::pieces;
+use watermark::Watermarks;
 
 /// What time it is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -52,6 +54,8 @@ pub struct ClusterConfig {
     pub unconfirmed_max: usize,
     /// How often peers compare what they hold.
     pub sync_ms: u64,
+    /// Entries younger than this are not compared: they are on their way.
+    pub settle_ms: u64,
     /// Requests of other nodes that are under way here.
     pub guests_max: usize,
 }
@@ -66,6 +70,7 @@ impl Default for ClusterConfig {
             hints_max: 64 << 20,
             unconfirmed_max: 8 << 20,
             sync_ms: 1000,
+            settle_ms: 500,
             guests_max: 10_000,
         }
     }
@@ -134,6 +139,7 @@ pub struct Cluster {
     next_id: u64,
     /// When which writes (by waiter) or fetches (by number) have waited long enough.
     deadlines: BTreeSet<(u64, operation::Due)>,
+    watermarks: Watermarks,
     guests: HashMap<u64, Guest>,
     next_guest: u64,
     /// Guests that go on at the next turn.
@@ -152,7 +158,12 @@ impl Cluster {
         outboxes: Vec<Arc<Outbox>>,
         routes: Arc<Routes>,
     ) -> Self {
-        let peers = (0..routes.len()).map(|_| Peer::new(config.hints_max)).collect();
+        let (len, me) = (routes.len() as MemberIndex, routes.me());
+        let settle_ms = config.settle_ms;
+        let peer = |index| Peer::new(config.hints_max, heal::exchanges(&routes, index, settle_ms));
+        let peers: Vec<Peer> = (0..len).map(peer).collect();
+        let near = (0..len).filter(|index| !peers[usize::from(*index)].exchanges.is_empty()).collect();
+        debug_assert!(peers[usize::from(me)].exchanges.is_empty());
         Cluster {
             config,
             replica,
@@ -163,7 +174,8 @@ impl Cluster {
             fetches: HashMap::new(),
             forwards: HashMap::new(),
             next_id: 1,
-            deadlines: BTreeSet::new(),
+            deadlines: BTreeSet::from([(0, operation::Due::Sync)]),
+            watermarks: Watermarks::new(usize::from(len), near),
             guests: HashMap::new(),
             next_guest: 0,
             ready: Vec::new(),
@@ -316,8 +328,9 @@ impl Cluster {
         self.now = now;
         let hints = self.deliver_hints();
         self.resume_guests();
+        let healing = self.heal();
         self.peers.iter_mut().for_each(Peer::close_batch);
-        hints || !self.ready.is_empty()
+        hints || healing || !self.ready.is_empty()
     }
 
     /// The next message to a peer.
@@ -352,6 +365,9 @@ impl Cluster {
         }
         self.replica.store().clock().observe(hello.clock, self.now.unix_ms);
         let of = &mut self.peers[usize::from(peer)];
+        if of.boot != Some(hello.boot) {
+            self.watermarks.forget(peer);
+        }
         (of.greeted, of.boot) = (true, Some(hello.boot));
         of.send(Urgency::Control, &Message::Welcome);
         Ok(())
@@ -360,6 +376,7 @@ impl Cluster {
     fn handle_welcome(&mut self, peer: MemberIndex) {
         self.peers[usize::from(peer)].welcomed();
         self.notices.push_back(Notice::Up(peer));
+        self.compare_with(peer, self.routes.me() < peer);
     }
 
     fn next_id(&mut self) -> u64 {

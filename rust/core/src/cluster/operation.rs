@@ -21,6 +21,8 @@ pub enum Due {
     Writes(usize, u64),
     /// A fetch, by its number.
     Fetch(u64),
+    /// The next comparison with all peers.
+    Sync,
     /// A guest that waits for a key.
     Guest(u64),
 }
@@ -328,6 +330,7 @@ impl Cluster {
                     self.settle(waiter);
                 }
             }
+            Due::Sync => self.tick(),
             Due::Guest(token) => self.handle_appeared(self.now, token, true),
             Due::Fetch(id) => {
                 if let Some(fetch) = self.fetches.get_mut(&id) {

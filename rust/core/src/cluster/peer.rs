@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::hints::Hints;
 use super::incoming::Incoming;
 use super::{Transmit, Urgency};
+use crate::exchange::{Exchange, ExchangeStats};
 use crate::message::Message;
 use crate::record;
 use crate::waits::Waiter;
@@ -42,6 +43,8 @@ pub struct PeerStats {
     pub hints_lost: u64,
     /// Bytes of entries it has not confirmed.
     pub unconfirmed: u64,
+    /// What comparing came to, of all placements together; `equal_ms` is the earliest of theirs.
+    pub exchange: ExchangeStats,
 }
 
 /// A write that waits for this peer: who waits, and which of the command's writes it is.
@@ -103,6 +106,8 @@ pub struct Peer {
     unconfirmed_bytes: usize,
     /// What it is owed.
     pub hints: Hints,
+    /// Healing, one for each placement that both keep keys of.
+    pub exchanges: Vec<Exchange>,
     /// Messages that have come in part.
     pub streams: HashMap<u64, Incoming>,
     entries_sent: u64,
@@ -112,7 +117,7 @@ pub struct Peer {
 
 impl Peer {
     /// A peer that is down.
-    pub fn new(hints_max: usize) -> Self {
+    pub fn new(hints_max: usize, exchanges: Vec<Exchange>) -> Self {
         Peer {
             state: PeerState::Down,
             greeted: false,
@@ -125,6 +130,7 @@ impl Peer {
             unconfirmed: HashMap::new(),
             unconfirmed_bytes: 0,
             hints: Hints::new(hints_max),
+            exchanges,
             streams: HashMap::new(),
             entries_sent: 0,
             entries_received: 0,
@@ -163,6 +169,7 @@ impl Peer {
         self.close_batch();
         self.out.clear();
         self.streams.clear();
+        self.exchanges.iter_mut().for_each(Exchange::reset);
         self.unconfirmed_bytes = 0;
         let mut lost = Vec::new();
         for batch in std::mem::take(&mut self.unconfirmed).into_values() {
@@ -175,6 +182,17 @@ impl Peer {
     /// Sends a short message.
     pub fn send(&mut self, urgency: Urgency, message: &Message) {
         self.transmit(urgency, false, VecDeque::from([message.to_bytes()]));
+    }
+
+    /// Sends what exchanges have to say.
+    pub fn send_exchanges(&mut self) {
+        for index in 0..self.exchanges.len() {
+            let group = self.exchanges[index].group();
+            while let Some(bytes) = self.exchanges[index].poll_message() {
+                let message = Message::Exchange([&[group], &bytes[..]].concat().into());
+                self.send(Urgency::Control, &message);
+            }
+        }
     }
 
     /// Sends a message in pieces.
@@ -246,6 +264,20 @@ impl Peer {
             hints: self.hints.len() as u64,
             hints_lost: self.hints.lost(),
             unconfirmed: self.unconfirmed() as u64,
+            exchange: self.exchanges.iter().map(Exchange::stats).fold(None, joined).unwrap_or_default(),
         }
     }
+}
+
+fn joined(all: Option<ExchangeStats>, one: ExchangeStats) -> Option<ExchangeStats> {
+    let Some(all) = all else { return Some(one) };
+    Some(ExchangeStats {
+        rounds: all.rounds + one.rounds,
+        equal: all.equal + one.equal,
+        bytes: all.bytes + one.bytes,
+        messages: all.messages + one.messages,
+        sent: all.sent + one.sent,
+        wanted: all.wanted + one.wanted,
+        equal_ms: all.equal_ms.min(one.equal_ms),
+    })
 }

@@ -22,7 +22,7 @@ const HINTS_STEP: usize = 128;
 const DATAGRAM_RECORD_MAX: usize = 1100;
 
 /// An entry as it is sent.
-enum Outgoing {
+pub(super) enum Outgoing {
     Record(Vec<u8>),
     Large(LargeEntry, VecDeque<Bytes>),
 }
@@ -43,7 +43,7 @@ pub fn pieces(blob: &std::sync::Arc<Blob>) -> impl Iterator<Item = Bytes> + use<
     (0..chunks).map(move |index| Bytes::from_owner(Chunk(std::sync::Arc::clone(&blob), index)))
 }
 
-fn outgoing(key: &[u8], view: &View<'_>, base: Version) -> Outgoing {
+pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Version) -> Outgoing {
     match view.value {
         Some(Value::Blob(blob)) => {
             let blob = blob.share();
@@ -85,7 +85,14 @@ impl Cluster {
         }
     }
 
-    fn put(&mut self, to: MemberIndex, key: &[u8], entry: &Outgoing, wait: Option<Wait>, datagram: bool) {
+    pub(super) fn put(
+        &mut self,
+        to: MemberIndex,
+        key: &[u8],
+        entry: &Outgoing,
+        wait: Option<Wait>,
+        datagram: bool,
+    ) {
         let limit = self.config.unconfirmed_max;
         let peer = &mut self.peers[usize::from(to)];
         if !peer.is_up() || peer.unconfirmed() > limit {

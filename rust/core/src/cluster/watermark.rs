@@ -84,11 +84,6 @@ impl Watermarks {
         Some(self.reached)
     }
 
-    /// Up to which stamp deletes are forgotten, in the slots of which this node is the primary.
-    pub fn reached(&self) -> u64 {
-        self.reached
-    }
-
     /// Who is waited for.
     pub fn held_by(&self) -> Vec<MemberIndex> {
         let waits = |peer: &MemberIndex| match &self.pass {
@@ -117,7 +112,7 @@ mod tests {
         assert_eq!((marks.equal(1, 21, 22), marks.equal(2, 22, 30)), (None, None));
         // The second time counts from the end of the first.
         assert_eq!((marks.equal(2, 30, 31), marks.equal(2, 31, 32), marks.held_by()), (None, None, vec![1]));
-        assert_eq!((marks.equal(1, 31, 33), marks.reached()), (Some(50), 50));
+        assert_eq!((marks.equal(1, 31, 33), marks.reached), (Some(50), 50));
         // Nothing is gained by promises that are no higher.
         marks.begin(40, 100);
         assert!(marks.pass.is_none());

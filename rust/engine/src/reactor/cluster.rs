@@ -109,7 +109,11 @@ impl Reactor {
     }
 
     pub(super) fn sync_peers(&mut self) {
-        self.peers_busy = true;
+        let now = self.now();
+        if let Some(peers) = &mut self.peers {
+            peers.cluster().sync(now);
+            self.peers_busy = true;
+        }
     }
 
     /// A connection ends: the cluster waits for no more of its writes.

@@ -496,8 +496,8 @@ impl Replica {
         }
     }
 
-    /// Gives the value of `key` a version above `watermark`, if it has one at or below it. Returns the version
-    /// that it had.
+    /// Gives the value of `key` a version above `watermark`, if it has one at or below it. Returns the
+    /// version that it had.
     pub fn restamp(&self, key: &[u8], watermark: Version, now_ms: u64) -> Option<Version> {
         let mut cell = self.store.cell(key);
         let old = cell.view().filter(|view| view.version <= watermark && view.value.is_some())?;

@@ -1,10 +1,10 @@
-//! What two sets differ in, from messages as long as the difference: a rateless invertible Bloom lookup table.
-//! Not whose sets they are: items are 64-bit numbers, spread evenly by a keyed hash.
+//! What two sets differ in, from messages as long as the difference: a rateless invertible Bloom lookup
+//! table. Not whose sets they are: items are 64-bit numbers, spread evenly by a keyed hash.
 //!
-//! Each item is in the first cell and in ever fewer of the following ones. A cell has the XOR of its items, the
-//! XOR of their checks, and their count. Cells of two sets, subtracted, are the cells of the difference; one
-//! that holds a single item gives it away, which makes others hold one item fewer. Any prefix of the cells can
-//! be tried, and what does not suffice is continued, not begun anew.
+//! Each item is in the first cell and in ever fewer of the following ones. A cell has the XOR of its items,
+//! the XOR of their checks, and their count. Cells of two sets, subtracted, are the cells of the difference;
+//! one that holds a single item gives it away, which makes others hold one item fewer. Any prefix of the
+//! cells can be tried, and what does not suffice is continued, not begun anew.
 //!
 //! Source: Yang, Gilad and Alizadeh, "Practical rateless set reconciliation" (SIGCOMM 2024).
 
@@ -129,8 +129,8 @@ impl Sketch {
         self.cells.extend(cells);
     }
 
-    /// What this set has and `other` has not, and the other way round; `None` if the cells, of which both have
-    /// as many from the first one on, do not suffice.
+    /// What this set has and `other` has not, and the other way round; `None` if the cells, of which both
+    /// have as many from the first one on, do not suffice.
     pub fn difference(&self, other: &Sketch) -> Option<(Vec<u64>, Vec<u64>)> {
         let end = self.end().min(other.end());
         let mut cells: Vec<Cell> = self.cells.clone();
@@ -211,7 +211,9 @@ mod tests {
         }
 
         #[test]
-        fn cells_that_are_made_up_do_no_harm(bytes in proptest::collection::vec(any::<[u8; CELL_BYTES]>(), 0..64)) {
+        fn cells_that_are_made_up_do_no_harm(
+            bytes in proptest::collection::vec(any::<[u8; CELL_BYTES]>(), 0..64),
+        ) {
             let mut theirs = Sketch::new(0, 0);
             theirs.extend(bytes.iter().map(Cell::decode));
             let found = Sketch::new(0, theirs.end()).difference(&theirs);

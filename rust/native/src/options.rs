@@ -116,6 +116,7 @@ fn keyspace(dict: &Bound<'_, PyDict>) -> PyResult<Keyspace> {
         write_acks: acks("write_acks", &options)?,
         read_acks: acks("read_acks", &options)?,
         datagram: options.take_or("datagram", false)?,
+        group: 0,
     };
     options.finish()?;
     Ok(keyspace)

@@ -61,8 +61,8 @@ impl Cluster {
         self.begin(Caller::Member(peer, id), wire)
     }
 
-    /// Runs a request of this process, in the pipe protocol with lengths, as if a client had sent it. The reply
-    /// comes as pieces for the waiter `CALLS` with this number.
+    /// Runs a request of this process, in the pipe protocol with lengths, as if a client had sent it. The
+    /// reply comes as pieces for the waiter `CALLS` with this number.
     pub fn execute(&mut self, now: super::Now, call: u64, request: &[u8]) {
         self.now = now;
         if let Some(token) = self.begin(Caller::Call(call), Wire::PipeFramed) {

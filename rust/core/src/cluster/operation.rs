@@ -346,8 +346,8 @@ fn unconfirmed(write: Write, why: Option<String>) -> Refusal {
     let (have, need, all) = (write.confirmed + 1, write.needed + 1, write.replicas);
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     Refusal::Unavailable(format!(
-        "written on {have} of {all} replicas, {need} were asked for{why}: it stays written, and the others get \
-         it when they can"
+        "written on {have} of {all} replicas, {need} were asked for{why}: it stays written, and the others \
+         get it when they can"
     ))
 }
 

@@ -1,5 +1,5 @@
-//! Healing: finds what two replicas hold differently, with messages as long as the difference. Not the sending
-//! of entries: those go as any other write does.
+//! Healing: finds what two replicas hold differently, with messages as long as the difference. Not the
+//! sending of entries: those go as any other write does.
 //!
 //! A round between two nodes, one of which begins it:
 //!
@@ -12,8 +12,8 @@
 //! what B wants, as writes       -->   B's own, as writes
 //! ```
 //!
-//! If nearly all branches differ, the digests of their slots come in between, and the sketch is of slots. A slot
-//! that one side has no entry of is not sketched: the other sends all it has of it.
+//! If nearly all branches differ, the digests of their slots come in between, and the sketch is of slots. A
+//! slot that one side has no entry of is not sketched: the other sends all it has of it.
 //!
 //! Entries younger than the time a write takes are left alone: they are probably on their way. Whatever goes
 //! wrong, the next round finds what is left.
@@ -126,8 +126,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The healing of what `scope` says that both keep. One of the two is the `first`: by that they tell their
-    /// rounds apart.
+    /// The healing of what `scope` says that both keep. One of the two is the `first`: by that they tell
+    /// their rounds apart.
     pub fn new(config: ExchangeConfig, scope: Scope, first: bool) -> Self {
         Exchange {
             config,
@@ -239,8 +239,8 @@ impl Exchange {
     }
 
     /// Does a piece of what is to be done: some tens of microseconds. `put` sends an entry to the peer, as a
-    /// write; it returns false if it cannot now, and is asked again with the same entry later. Returns whether
-    /// there is more to be done.
+    /// write; it returns false if it cannot now, and is asked again with the same entry later. Returns
+    /// whether there is more to be done.
     pub fn work(
         &mut self,
         now_unix_ms: u64,
@@ -324,7 +324,8 @@ impl Exchange {
         }
     }
 
-    /// The peer's digests of slots: ships those that one side has nothing of, and sketches others that differ.
+    /// The peer's digests of slots: ships those that one side has nothing of, and sketches others that
+    /// differ.
     fn handle_slots(
         &mut self,
         now_ms: u64,
@@ -423,7 +424,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Both sketches are there: asks for more cells, or for what this side lacks, and puts what the peer lacks.
+    /// Both sketches are there: asks for more cells, or for what this side lacks, and puts what the peer
+    /// lacks.
     fn compare(&mut self, round: u32, scope: Scope, region: Region, ours: &Sketch, theirs: Sketch) {
         let Some((surplus, lack)) = ours.difference(&theirs) else {
             let (from, end) = (theirs.end(), (theirs.end() * 2).min(CELLS_MAX));

@@ -115,8 +115,8 @@ pub static COMMANDS: &[Spec] = table! {
     "pttl"         2 READ       ONE_KEY  "generic"    keys::pttl,         "Tells the milliseconds left.";
     "quit"        -1 TALK_FIRST NO_KEY   "connection" connection::quit,   "Ends the connection.";
     "randomkey"    1 READ_ALL   NO_KEY   "generic"    keys::randomkey,    "Answers some key.";
-    "readonly"     1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: all replicas are read.";
-    "readwrite"    1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: all replicas are read.";
+    "readonly"     1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: all replicas serve.";
+    "readwrite"    1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: all replicas serve.";
     "reset"        1 TALK_FIRST NO_KEY   "connection" connection::reset,  "Makes the connection as new.";
     "scan"        -2 READ_ALL   NO_KEY   "generic"    keys::scan,         "Lists keys, a few at a time.";
     "select"       2 TALK       NO_KEY   "connection" connection::select, "Chooses database 0, the only one.";

@@ -57,6 +57,10 @@ pub struct PeerInfo {
     pub cluster: turbopump_core::cluster::PeerStats,
     /// What the transport measured.
     pub link: ConnectionStats,
+    /// Milliseconds since both were last known to hold the same.
+    pub equal_ago_ms: Option<u64>,
+    /// Whether deletes are kept because this peer may not know of them.
+    pub holds_deletes: bool,
 }
 
 /// A node's peers.
@@ -154,8 +158,9 @@ impl Peers {
     }
 
     /// Figures of all members, in their order.
-    pub fn describe(&mut self) -> Vec<PeerInfo> {
+    pub fn describe(&mut self, now: Now) -> Vec<PeerInfo> {
         let me = self.cluster.routes().me();
+        let held_by = self.cluster.watermark_held_by();
         let (endpoint, _) = self.udp.endpoint();
         let describe = |(index, link): (usize, &Link)| {
             let cluster = self.cluster.peer_stats(index as MemberIndex);
@@ -168,7 +173,14 @@ impl Peers {
                 PeerState::Down => "down",
             };
             let name = self.cluster.routes().name(index as MemberIndex).to_owned();
-            PeerInfo { name, state, cluster, link: connection.map(Connection::stats).unwrap_or_default() }
+            PeerInfo {
+                name,
+                state,
+                cluster,
+                link: connection.map(Connection::stats).unwrap_or_default(),
+                equal_ago_ms: cluster.exchange.equal_ms.map(|at_ms| now.ms.saturating_sub(at_ms)),
+                holds_deletes: held_by.contains(&(index as MemberIndex)),
+            }
         };
         self.links.iter().enumerate().map(describe).collect()
     }

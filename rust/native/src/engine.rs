@@ -296,9 +296,15 @@ fn peer<'py>(py: Python<'py>, info: &PeerInfo) -> PyResult<Bound<'py, PyDict>> {
         ("hints", cluster.hints),
         ("hints_lost", cluster.hints_lost),
         ("unconfirmed", cluster.unconfirmed),
+        ("rounds", cluster.exchange.rounds),
+        ("rounds_equal", cluster.exchange.equal),
+        ("digest_bytes", cluster.exchange.bytes),
+        ("keys_found", cluster.exchange.sent + cluster.exchange.wanted),
     ];
     counts.into_iter().try_for_each(|(name, count)| dict.set_item(name, count))?;
     dict.set_item("loss", link.packets_lost as f64 / link.packets_sent.max(1) as f64)?;
     dict.set_item("congestion", link.congestion)?;
+    dict.set_item("last_equal_ms", info.equal_ago_ms)?;
+    dict.set_item("gc_held", info.holds_deletes)?;
     Ok(dict)
 }

@@ -210,8 +210,9 @@ impl Reactor {
                 }
                 Order::Outcome(token, outcome) => self.hand_outcome(token, outcome),
                 Order::DescribePeers(reply) => {
-                    let _ =
-                        reply.try_send(self.peers.as_mut().map(|peers| peers.describe()).unwrap_or_default());
+                    let now = self.now();
+                    let all = self.peers.as_mut().map(|peers| peers.describe(now)).unwrap_or_default();
+                    let _ = reply.try_send(all);
                 }
                 Order::Sync => self.sync_peers(),
                 Order::Execute(call, request) => self.execute(call, &request),

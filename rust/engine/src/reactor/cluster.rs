@@ -60,7 +60,7 @@ impl Reactor {
         Ok(())
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { ms: self.now_ms, unix_ms: self.unix_ms }
     }
 

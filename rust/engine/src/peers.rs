@@ -101,7 +101,7 @@ impl Peers {
     ///
     /// # Errors
     /// As there.
-    pub fn register(&self, registry: &Registry, socket: Token, timer: Token) -> io::Result<()> {
+    pub fn register(&mut self, registry: &Registry, socket: Token, timer: Token) -> io::Result<()> {
         self.udp.register(registry, socket, timer)
     }
 
@@ -128,20 +128,31 @@ impl Peers {
         &mut self.cluster
     }
 
-    /// Brings in what came, has the cluster do what is due, and sends. Returns whether there is more to be
-    /// done before the next wait.
+    /// Brings in what came. Returns whether there is more. `poll_done` then has answers, which clients get
+    /// before the peers get theirs: an acknowledgement may wait for what the next command has to say.
     ///
     /// # Errors
     /// The socket is broken, which leaves nothing to be done.
-    pub fn turn(&mut self, now: Now) -> io::Result<bool> {
-        let mut more = self.udp.turn()?;
+    pub fn receive(&mut self, now: Now) -> io::Result<bool> {
+        let more = self.udp.read()?;
         self.handle_events(now);
+        Ok(more)
+    }
+
+    /// Has the cluster do what is due, and sends. Returns whether there is more to be done before the next
+    /// wait.
+    ///
+    /// # Errors
+    /// As `receive`.
+    pub fn send(&mut self, now: Now) -> io::Result<bool> {
         self.connect(now);
         self.cluster.handle_orders(now);
         self.cluster.handle_timeout(now);
-        more |= self.cluster.work(now);
-        self.send();
-        more |= self.udp.turn()?;
+        let more = self.cluster.work(now);
+        self.hand_on();
+        let more = self.udp.flush()? || more;
+        // Time that has passed in the transport may have told something.
+        self.handle_events(now);
         Ok(more)
     }
 
@@ -266,7 +277,8 @@ impl Peers {
         }
     }
 
-    fn send(&mut self) {
+    /// Hands the cluster's messages to the transport.
+    fn hand_on(&mut self) {
         let (endpoint, now) = self.udp.endpoint();
         for (index, link) in self.links.iter_mut().enumerate() {
             let Some(id) = link.connection else { continue };

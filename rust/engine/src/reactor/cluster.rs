@@ -13,8 +13,7 @@ use crate::events::Event;
 use crate::peers::Peers;
 use crate::shared::Order;
 
-/// Turns of the peers before clients have theirs: an answer lets a client send its next command, which needs
-/// another turn.
+/// Sends to the peers before the next wait: an answer lets a client go on, which may need another one.
 const TURNS: usize = 4;
 
 impl Reactor {
@@ -22,7 +21,7 @@ impl Reactor {
     ///
     /// # Errors
     /// The system refuses to poll their socket.
-    pub fn own_peers(&mut self, peers: Peers) -> io::Result<()> {
+    pub fn own_peers(&mut self, mut peers: Peers) -> io::Result<()> {
         peers.register(self.poll.registry(), PEERS, PEERS_TIMER)?;
         (self.peers, self.peers_busy) = (Some(Box::new(peers)), true);
         Ok(())
@@ -39,25 +38,38 @@ impl Reactor {
     /// Lets the peers do what is due.
     pub(super) fn turn_peers(&mut self) -> io::Result<()> {
         let Some(mut peers) = self.peers.take() else { return Ok(()) };
-        let mut result = Ok(false);
-        for _ in 0..TURNS {
-            result = peers.turn(self.now());
-            let mut answered = false;
-            while let Some((waiter, outcome)) = peers.poll_done() {
-                answered = true;
-                self.answer(waiter, outcome);
-            }
-            while let Some(notice) = peers.cluster().poll_notice() {
-                self.log_notice(&peers, notice);
-            }
-            if !answered || result.is_err() {
-                break;
-            }
-            self.peers_busy = true; // what clients asked meanwhile
-        }
+        let result = self.turn_of(&mut peers);
         self.peers = Some(peers);
         self.peers_busy = result?;
         Ok(())
+    }
+
+    fn turn_of(&mut self, peers: &mut Peers) -> io::Result<bool> {
+        let mut more = peers.receive(self.now())?;
+        self.answer_all(peers);
+        for _ in 0..TURNS {
+            let busy = peers.send(self.now())?;
+            // Who is answered may have sent the next command already.
+            if !self.answer_all(peers) {
+                more |= busy;
+                break;
+            }
+            more = true;
+        }
+        Ok(more)
+    }
+
+    /// Brings commands what they waited for; tells whether there were any.
+    fn answer_all(&mut self, peers: &mut Peers) -> bool {
+        let mut any = false;
+        while let Some((waiter, outcome)) = peers.poll_done() {
+            any = true;
+            self.answer(waiter, outcome);
+        }
+        while let Some(notice) = peers.cluster().poll_notice() {
+            self.log_notice(peers, notice);
+        }
+        any
     }
 
     pub(super) fn now(&self) -> Now {

@@ -11,8 +11,9 @@ from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey, VerifyKey
 
 from turbopump.cli import cli
+from turbopump.config import PublicKey
 from turbopump.errors import ConfigError
-from turbopump.keys import FILE_BYTES_MAX, ClusterSecret, NodeKey, PublicKey
+from turbopump.keys import FILE_BYTES_MAX, ClusterSecret, NodeKey
 
 
 @pytest.fixture

@@ -279,12 +279,16 @@ impl Endpoint {
             return Ok(());
         };
         if self.answers.len() >= ANSWERS_MAX {
+            self.stats.dropped_handshakes += 1;
             return Ok(());
         }
         let claimed = init.mac2.iter().any(|byte| *byte != 0);
         let proved = claimed && self.guard.is_proved(&from, &datagram[..INIT_MAC1 + 16], init.mac2);
         match self.guard.judge(now, &from, proved) {
-            Verdict::Drop => return Ok(()),
+            Verdict::Drop => {
+                self.stats.dropped_handshakes += 1;
+                return Ok(());
+            }
             Verdict::AskCookie => {
                 let cookie = self.guard.cookie(now, &mut self.rng, &from);
                 let mut out = Vec::new();

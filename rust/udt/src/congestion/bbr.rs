@@ -28,8 +28,8 @@ const LOSS_DEVIATIONS: f64 = 3.0;
 const BETA: f64 = 0.7;
 /// A queue stands where no round trip of a round was shorter than so many times the least one.
 const CROWD_RTT: f64 = 1.25;
-/// What a loss behind a standing queue leaves of the rate: what the next probe wins back, so that a path which
-/// loses for reasons of its own is not given up step by step.
+/// What a loss behind a standing queue leaves of the rate: the next probe wins as much back, so that a path
+/// which loses for reasons of its own is not given up step by step.
 const CROWD_BETA: f64 = 1.0 / UP_GAIN;
 /// Room left for others below the flight that lost too much.
 const HEADROOM: f64 = 0.85;

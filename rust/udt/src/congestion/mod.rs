@@ -26,6 +26,20 @@ impl Algorithm {
     /// All of them.
     pub const ALL: &[Algorithm] = &[Algorithm::Cubic, Algorithm::Bbr, Algorithm::Udt];
 
+    /// Its name, as configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Cubic => "cubic",
+            Algorithm::Bbr => "bbr",
+            Algorithm::Udt => "udt",
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Algorithm::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
+    }
+
     /// A new controller of this kind.
     pub(crate) fn start(self, config: &Config, mtu: u16) -> Box<dyn Controller> {
         match self {

@@ -15,8 +15,8 @@ use crate::time::Time;
 pub enum Algorithm {
     /// CUBIC (RFC 9438) with HyStart++ (RFC 9406): fair beside TCP.
     Cubic,
-    /// By bandwidth and round-trip time: keeps its rate where up to 2% are lost. Beside CUBIC it takes a third
-    /// to two thirds, the more the shorter the queue is.
+    /// By bandwidth and round-trip time: keeps its rate where up to 2% are lost. Beside CUBIC it takes from a
+    /// third to two thirds, the more the shorter the queue is.
     Bbr,
     /// UDT's own (draft-gg-udt-03).
     Udt,

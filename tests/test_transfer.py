@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from turbopump.cli import cli
 from turbopump.errors import ConfigError
-from turbopump.transfer import Ticket, peer
+from turbopump.transfer import CONGESTION, Ticket, peer
 
 TICKET = str(Ticket(bytes(32), bytes(range(32))))
 
@@ -63,7 +63,26 @@ def test_a_file_arrives(served: str, into: Path, tmp_path: Path) -> None:
     file.rename(tmp_path / "other")
     figures = json.loads(send(tmp_path / "other", served, "--json").output)
     assert (figures["name"], figures["bytes"], figures["done"]) == ("other", 5_120_000, True)
+    assert (figures["state"], figures["congestion"], figures["handshakes"]) == ("connected", "bbr", 1)
+    assert figures["bytes_sent"] > figures["bytes"] > figures["bytes_received"] > 0
+    assert 0 < figures["rtt_min_ms"] <= figures["rtt_ms"]
     assert sorted(path.name for path in into.iterdir()) == ["data", "other"]
+
+
+@pytest.mark.parametrize("congestion", CONGESTION)
+def test_who_sets_the_rate_can_be_chosen(served: str, into: Path, tmp_path: Path, congestion: str) -> None:
+    """Each of them brings a file over, and says that it did."""
+    file = tmp_path / "data"
+    file.write_bytes(bytes(3_000_000))
+    figures = json.loads(send(file, served, "--congestion", congestion, "--json").output)
+    assert (figures["congestion"], figures["done"]) == (congestion, True)
+    assert (into / "data").stat().st_size == 3_000_000
+
+    wrong = send(file, served, "--congestion", "reno")
+    assert wrong.exit_code == 2
+    assert "'reno' is not one of" in wrong.output
+    options = CliRunner().invoke(cli, ["transfer", "serve", "--help"]).output
+    assert all(name in options for name in CONGESTION)
 
 
 def test_a_ticket_is_text_and_keeps_its_secret() -> None:

@@ -100,25 +100,54 @@ class _Progress(TypedDict):
     done: bool
     """Whether the file is there, whole."""
     seconds: float
+    state: str
+    """Connecting, connected or closed."""
+    suite: str | None
+    """What packets are sealed with; None before the first keys."""
     congestion: str
-    """What the congestion controller is doing."""
+    """The congestion controller: cubic, bbr or udt."""
+    congestion_state: str
+    """What it is doing."""
     rtt_ms: float
+    """The smoothed round-trip time."""
+    rtt_variance_ms: float
     rtt_min_ms: float
+    """The least that was seen."""
     window: int
     """Bytes that may be in flight."""
+    in_flight: int
+    """Bytes that are."""
+    pacing_rate: int
+    """Bytes a second that packets leave at; 0: unpaced."""
+    arrival_rate: int
+    """Bytes a second that arrive, as the other side says; 0: unknown."""
+    capacity: int
+    """Bytes a second that the path could take, by packet pairs; 0: unknown."""
     mtu: int
     """Bytes of the largest datagram that the path takes."""
     packets_sent: int
+    bytes_sent: int
     packets_received: int
+    bytes_received: int
     packets_lost: int
+    """Of those sent, as far as is known."""
+    bytes_lost: int
+    spurious_losses: int
+    """How often packets that counted as lost came after all."""
+    timeouts: int
+    """How often nothing was acknowledged for so long that something was sent to find out why."""
+    packets_rejected: int
+    """Packets that did not open, or that were here before."""
+    handshakes: int
+    """The first, and each renewal of keys."""
 
 def transfer_send(options: dict[str, object], watch: Callable[[_Progress], bool]) -> _Progress:
     """Sends a file to a `transfer_serve`. Blocks until it is there, without holding the GIL.
 
     Args:
         options: `private` (this side's X25519 key, 32 bytes), `peer` (the other side's public key), `shared`
-            (the key that both share), `address` (the other side's IP address and port) and `path` (the
-            file's).
+            (the key that both share), `address` (the other side's IP address and port), `path` (the file's)
+            and `congestion` (who sets the rate: `cubic`, `bbr` or `udt`).
         watch: Called about ten times a second; False ends it, and so does what it raises.
 
     Returns:

@@ -499,6 +499,17 @@ def transfer() -> None:
     """
 
 
+def with_congestion(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the option that says who sets the rate."""
+    return click.option(
+        "--congestion",
+        type=click.Choice(["bbr", "cubic", "udt"]),
+        default="bbr",
+        help="Who sets the rate of what is sent: bbr keeps it where packets are lost at random, cubic does "
+        "as TCP does, udt as UDT did.",
+    )(command)
+
+
 @transfer.command("serve")
 @click.option(
     "--into",
@@ -509,7 +520,8 @@ def transfer() -> None:
 @click.option(
     "--listen", metavar="HOST:PORT", default="0.0.0.0:1593", help="UDP address; port 0: any free one."
 )
-def transfer_serve(into: Path, listen: str) -> None:
+@with_congestion
+def transfer_serve(into: Path, listen: str, congestion: str) -> None:
     """Receive files until Ctrl-C.
 
     Whoever has the ticket that is printed may send; it ends with this command.
@@ -524,7 +536,7 @@ def transfer_serve(into: Path, listen: str) -> None:
             click.echo(summary(figures))
 
     try:
-        serve(into, listen, ready, watch)
+        serve(into, listen, ready, watch, congestion=congestion)
     except KeyboardInterrupt:
         click.echo()
 
@@ -532,13 +544,19 @@ def transfer_serve(into: Path, listen: str) -> None:
 @transfer.command("send")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("peer")
+@with_congestion
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as an object.")
-def transfer_send(file: Path, peer: str, *, as_json: bool) -> None:
+def transfer_send(file: Path, peer: str, congestion: str, *, as_json: bool) -> None:
     """Send FILE to PEER, which `turbopump transfer serve` printed: TICKET@HOST:PORT."""
     from turbopump.transfer import send, summary
 
     with _watched(file.name, file.stat().st_size) as on_sent:
-        figures = send(file, peer, lambda so_far: on_sent(so_far["bytes"]) if on_sent else None)
+
+        def watch(so_far: Mapping[str, Any]) -> None:
+            if on_sent:
+                on_sent(so_far["bytes"])
+
+        figures = send(file, peer, watch, congestion=congestion)
     click.echo(json.dumps(figures) if as_json else summary(figures))
 
 

@@ -18,6 +18,8 @@ from turbopump.errors import ConfigError, ConnectionLostError, RequestError
 
 PORT: Final = 1593
 KEY_BYTES: Final = 32
+CONGESTION: Final = ("bbr", "cubic", "udt")
+"""Who may set the rate; the first does unless told otherwise. Why each: rust/udt/src/congestion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,20 @@ def _resolved(address: str) -> str:
     return f"[{ip}]:{number}" if ":" in ip else f"{ip}:{number}"
 
 
-def send(file: Path, to: str, watch: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
+def send(
+    file: Path,
+    to: str,
+    watch: Callable[[Mapping[str, Any]], None],
+    *,
+    congestion: str = CONGESTION[0],
+) -> Mapping[str, Any]:
     """Sends a file. Blocks until it is there.
 
     Args:
         file: Its last part is what it is called over there.
         to: TICKET@HOST:PORT.
         watch: Called with the figures so far, about ten times a second.
+        congestion: Who sets the rate, one of CONGESTION.
 
     Returns:
         The figures of the whole.
@@ -107,6 +116,7 @@ def send(file: Path, to: str, watch: Callable[[Mapping[str, Any]], None]) -> Map
         "shared": ticket.shared,
         "address": address,
         "path": file,
+        "congestion": congestion,
     }
 
     def goes_on(progress: Mapping[str, Any]) -> bool:
@@ -128,6 +138,8 @@ def serve(
     listen: str,
     on_ready: Callable[[str], None],
     watch: Callable[[Mapping[str, Any]], None],
+    *,
+    congestion: str = CONGESTION[0],
 ) -> None:
     """Receives files into a directory until it is interrupted.
 
@@ -136,6 +148,7 @@ def serve(
         listen: HOST:PORT; port 0 takes any free one.
         on_ready: Called once, with what the other side must be told: TICKET@HOST:PORT.
         watch: Called with the figures of a file, about ten times a second and when it is there.
+        congestion: Who sets the rate of what this side sends, which are answers: one of CONGESTION.
 
     Raises:
         ConfigError: The address cannot be used, or there is no such directory.
@@ -150,6 +163,7 @@ def serve(
         "shared": ticket.shared,
         "address": _resolved(listen),
         "path": directory,
+        "congestion": congestion,
     }
 
     def goes_on(progress: Mapping[str, Any]) -> bool:

@@ -7,8 +7,10 @@ use pyo3::exceptions::{PyConnectionError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use turbopump_engine::transfer::{Keys, Progress, TransferError, send, serve};
-use turbopump_udt::{Config, PresharedKey, PrivateKey, PublicKey};
+use turbopump_udt::config::Algorithm;
+use turbopump_udt::{Config, PresharedKey, PrivateKey, PublicKey, Suite};
 
+use crate::error;
 use crate::options::Dict;
 
 /// What both functions take.
@@ -16,6 +18,7 @@ struct Transfer {
     keys: Keys,
     address: SocketAddr,
     path: PathBuf,
+    config: Config,
 }
 
 impl Transfer {
@@ -23,6 +26,9 @@ impl Transfer {
         let dict = Dict::of("", dict)?;
         let address = dict.take::<Bound<'_, PyString>>("address")?;
         let address = address.to_str()?;
+        let congestion = dict.take::<Bound<'_, PyString>>("congestion")?;
+        let congestion = Algorithm::named(congestion.to_str()?)
+            .ok_or_else(|| error::option("congestion", "is cubic, bbr or udt"))?;
         let wrong = |_| PyValueError::new_err(format!("address: {address} is no IP address with a port"));
         let transfer = Transfer {
             keys: Keys {
@@ -32,6 +38,7 @@ impl Transfer {
             },
             address: address.parse().map_err(wrong)?,
             path: dict.take("path")?,
+            config: Config { congestion, ..Config::default() },
         };
         dict.finish()?;
         Ok(transfer)
@@ -53,14 +60,36 @@ fn dict<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict
     dict.set_item("bytes", progress.bytes)?;
     dict.set_item("done", progress.done)?;
     dict.set_item("seconds", progress.elapsed.as_secs_f64())?;
-    dict.set_item("congestion", stats.congestion)?;
-    dict.set_item("rtt_ms", stats.rtt.as_secs_f64() * 1e3)?;
-    dict.set_item("rtt_min_ms", stats.rtt_min.as_secs_f64() * 1e3)?;
-    dict.set_item("window", stats.window)?;
-    dict.set_item("mtu", stats.mtu)?;
-    dict.set_item("packets_sent", stats.packets_sent)?;
-    dict.set_item("packets_received", stats.packets_received)?;
-    dict.set_item("packets_lost", stats.packets_lost)?;
+    dict.set_item("state", stats.state)?;
+    dict.set_item("suite", stats.suite.map(Suite::name))?;
+    dict.set_item("congestion", stats.algorithm)?;
+    dict.set_item("congestion_state", stats.congestion)?;
+    let times =
+        [("rtt_ms", stats.rtt), ("rtt_variance_ms", stats.rtt_variance), ("rtt_min_ms", stats.rtt_min)];
+    for (name, time) in times {
+        dict.set_item(name, time.as_secs_f64() * 1e3)?;
+    }
+    let counts = [
+        ("window", stats.window),
+        ("in_flight", stats.in_flight),
+        ("pacing_rate", stats.pacing_rate),
+        ("arrival_rate", stats.arrival_rate),
+        ("capacity", stats.capacity),
+        ("mtu", stats.mtu.into()),
+        ("packets_sent", stats.packets_sent),
+        ("bytes_sent", stats.bytes_sent),
+        ("packets_received", stats.packets_received),
+        ("bytes_received", stats.bytes_received),
+        ("packets_lost", stats.packets_lost),
+        ("bytes_lost", stats.bytes_lost),
+        ("spurious_losses", stats.spurious_losses),
+        ("timeouts", stats.timeouts),
+        ("packets_rejected", stats.packets_rejected),
+        ("handshakes", stats.handshakes),
+    ];
+    for (name, count) in counts {
+        dict.set_item(name, count)?;
+    }
     Ok(dict)
 }
 
@@ -82,11 +111,11 @@ pub fn transfer_send<'py>(
     options: &Bound<'py, PyDict>,
     watch: &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let Transfer { keys, address, path } = Transfer::parse(options)?;
+    let Transfer { keys, address, path, config } = Transfer::parse(options)?;
     let mut raised = None;
     let result = py.detach(|| {
         let mut goes_on = |progress: &Progress| goes_on(watch, progress, &mut raised);
-        send(&keys, address, &path, Config::default(), &mut goes_on)
+        send(&keys, address, &path, config, &mut goes_on)
     });
     match (raised, result) {
         (Some(raised), _) => Err(raised),
@@ -102,14 +131,14 @@ pub fn transfer_serve(
     bound: &Py<PyAny>,
     watch: &Py<PyAny>,
 ) -> PyResult<()> {
-    let Transfer { keys, address, path } = Transfer::parse(options)?;
+    let Transfer { keys, address, path, config } = Transfer::parse(options)?;
     let (mut raised, mut unheard) = (None, None);
     let result = py.detach(|| {
         let mut tell = |address: SocketAddr| {
             unheard = Python::attach(|py| bound.call1(py, (address.to_string(),))).err();
         };
         let mut goes_on = |progress: &Progress| goes_on(watch, progress, &mut raised);
-        serve(&keys, address, &path, Config::default(), &mut tell, &mut goes_on)
+        serve(&keys, address, &path, config, &mut tell, &mut goes_on)
     });
     match raised.or(unheard) {
         Some(raised) => Err(raised),

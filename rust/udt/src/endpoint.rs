@@ -279,12 +279,14 @@ impl Endpoint {
             return Ok(());
         };
         if self.answers.len() >= ANSWERS_MAX {
+            self.stats.dropped_handshakes += 1;
             return Ok(());
         }
-        let claimed = init.mac2.iter().any(|byte| *byte != 0);
-        let proved = claimed && self.guard.is_proved(&from, &datagram[..INIT_MAC1 + 16], init.mac2);
-        match self.guard.judge(now, &from, proved) {
-            Verdict::Drop => return Ok(()),
+        match self.guard.judge(now, &from, &datagram[..INIT_MAC1 + 16], init.mac2) {
+            Verdict::Drop => {
+                self.stats.dropped_handshakes += 1;
+                return Ok(());
+            }
             Verdict::AskCookie => {
                 let cookie = self.guard.cookie(now, &mut self.rng, &from);
                 let mut out = Vec::new();
@@ -293,8 +295,7 @@ impl Endpoint {
                 self.stats.cookies += 1;
                 return Ok(());
             }
-            Verdict::Hear if claimed && !proved => {
-                // A stale cookie or a bit that flipped: the sender repeats it without.
+            Verdict::Forged => {
                 self.stats.forged_handshakes += 1;
                 return Ok(());
             }

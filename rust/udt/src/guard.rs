@@ -20,6 +20,9 @@ const COUNTERS: usize = 1024;
 
 /// Cookies for each handshake that an address may have without: a flood is not worth an answer each.
 const COOKIES: u32 = 10;
+/// Tags that claim to be made with a cookie and are looked at, for an address in a second: each costs four
+/// hashes, so that they take less than a hundredth of a processor.
+const CLAIMS: u16 = 5000;
 
 /// What to do with a handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,8 +31,11 @@ pub(crate) enum Verdict {
     Hear,
     /// Its sender must prove its address first.
     AskCookie,
-    /// Its sender did, and asks too much.
+    /// Its sender did, and asks too much; or nothing more of its address is looked at.
     Drop,
+    /// It claims a cookie that it does not have: a stale one, or a bit that flipped. Its sender repeats it
+    /// without.
+    Forged,
 }
 
 /// Counts handshakes, and makes and checks cookies.
@@ -41,6 +47,7 @@ pub(crate) struct Guard {
     all: u32,
     by_address: Box<[u16; COUNTERS]>,
     proved: Box<[u16; COUNTERS]>,
+    claims: Box<[u16; COUNTERS]>,
     per_second: u32,
     per_address: u32,
     /// Nobody outside can tell which addresses share a counter.
@@ -56,21 +63,32 @@ impl Guard {
             all: 0,
             by_address: Box::new([0; COUNTERS]),
             proved: Box::new([0; COUNTERS]),
+            claims: Box::new([0; COUNTERS]),
             per_second: config.handshakes_per_second,
             per_address: config.handshakes_per_address,
             hasher: FixedState::with_seed(rng.number()),
         }
     }
 
-    /// Counts a handshake from an address, which its sender has proved by a cookie or not.
-    pub fn judge(&mut self, now: Time, from: &SocketAddr, proved: bool) -> Verdict {
+    /// Counts a handshake from an address, with the tag that proves the address, if it has one: `mac2` over
+    /// `before`.
+    pub fn judge(&mut self, now: Time, from: &SocketAddr, before: &[u8], mac2: &[u8]) -> Verdict {
         if now.since(self.second) >= Duration::from_secs(1) {
             self.second = now;
             self.all = 0;
             self.by_address.fill(0);
             self.proved.fill(0);
+            self.claims.fill(0);
         }
         let at = (self.hasher.hash_one(network(from)) % COUNTERS as u64) as usize;
+        let claimed = mac2.iter().any(|byte| *byte != 0);
+        if claimed {
+            self.claims[at] = self.claims[at].saturating_add(1);
+            if self.claims[at] > CLAIMS {
+                return Verdict::Drop;
+            }
+        }
+        let proved = claimed && self.is_proved(from, before, mac2);
         let counter = if proved { &mut self.proved[at] } else { &mut self.by_address[at] };
         *counter = counter.saturating_add(1);
         let many = u32::from(*counter) > self.per_address;
@@ -81,7 +99,11 @@ impl Guard {
         if u32::from(*counter) > self.per_address.saturating_mul(COOKIES) {
             return Verdict::Drop;
         }
-        if many || self.all > self.per_second { Verdict::AskCookie } else { Verdict::Hear }
+        match many || self.all > self.per_second {
+            true => Verdict::AskCookie,
+            false if claimed => Verdict::Forged,
+            false => Verdict::Hear,
+        }
     }
 
     /// The cookie of an address.
@@ -95,7 +117,7 @@ impl Guard {
     }
 
     /// Whether `mac2` was made over `before` with a cookie of this address.
-    pub fn is_proved(&self, from: &SocketAddr, before: &[u8], mac2: &[u8]) -> bool {
+    fn is_proved(&self, from: &SocketAddr, before: &[u8], mac2: &[u8]) -> bool {
         self.secrets.iter().any(|secret| sodium::same(&tag(&make(secret, from), &[before]), mac2))
     }
 }

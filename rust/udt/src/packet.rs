@@ -6,7 +6,7 @@
 //! 0x51 INIT    0 type  1 version  2 psk  3 zero  4 sender u32  8 Noise message 1 (e 32, s 48, payload 68)
 //!              156 mac1 16  172 mac2 16  188 zeros up to 1200
 //! 0x52 RESP    0 type  1 version  2 zero u16  4 sender u32  8 receiver u32  12 Noise message 2 (e 32,
-//!              payload 60)  104 mac1 16  120 mac2 16
+//!              payload 68)  112 mac1 16  128 mac2 16
 //! 0x53 COOKIE  0 type  1 zeros  4 receiver u32  8 nonce 24  32 sealed cookie 32
 //! 0x54 DATA    0 type  1 flags  2 receiver u32  6 packet number u48  12 sealed frames, then the tag
 //! ```

@@ -17,6 +17,15 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            Suite::Aegis256 => "AEGIS-256",
+            Suite::Aes256Gcm => "AES-256-GCM",
+        }
+    }
+
     /// The suites that this processor runs well, as bits.
     pub(crate) fn available(aes: bool) -> u16 {
         let with_aes = Suite::Aegis256 as u16 | Suite::Aes256Gcm as u16;

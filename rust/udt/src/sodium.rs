@@ -142,8 +142,11 @@ impl PacketKey {
 
     /// Seals `text` in place; `tag` has `tag_len` bytes.
     pub fn seal(&self, number: u64, ad: &[u8], text: &mut [u8], tag: &mut [u8]) {
+        self.seal_with(&self.nonce(number), ad, text, tag);
+    }
+
+    fn seal_with(&self, nonce: &[u8; 32], ad: &[u8], text: &mut [u8], tag: &mut [u8]) {
         assert_eq!(tag.len(), self.tag_len());
-        let nonce = self.nonce(number);
         let (m, len) = (text.as_mut_ptr(), text.len() as c_ulonglong);
         let (tag, a, a_len, n) = (tag.as_mut_ptr(), ad.as_ptr(), ad.len() as c_ulonglong, nonce.as_ptr());
         // SAFETY: libsodium seals in place when text and result are one; lengths go with their slices, the
@@ -254,11 +257,14 @@ impl Drop for PacketKey {
 mod tests {
     use super::*;
 
-    fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// The bytes of `hex`, and zeros.
+    fn padded<const N: usize>(hex: &str) -> [u8; N] {
         let mut out = [0; N];
-        for (at, byte) in out.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
-        }
+        out[..hex.len() / 2].copy_from_slice(&bytes(hex));
         out
     }
 
@@ -266,7 +272,62 @@ mod tests {
     fn blake2b_is_that_of_rfc_7693() {
         let mut out = [0; 64];
         hash(&[], &[b"a", b"bc"], &mut out);
-        assert_eq!(out[..16], bytes::<16>("ba80a53f981c4d0d6a2797b69f12f6e9"));
+        assert_eq!(out[..16], bytes("ba80a53f981c4d0d6a2797b69f12f6e9"));
+    }
+
+    const SUNSCREEN: &[u8; 114] =
+        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip \
+        for the future, sunscreen would be it.";
+
+    /// Seals with a nonce that no packet number makes, as published vectors have it.
+    fn sealed(key: &PacketKey, nonce: &str, ad: &str, text: &[u8]) -> Vec<u8> {
+        let (mut text, mut tag) = (text.to_vec(), vec![0; key.tag_len()]);
+        key.seal_with(&padded(nonce), &bytes(ad), &mut text, &mut tag);
+        [text, tag].concat()
+    }
+
+    /// RFC 8439, 2.8.2.
+    #[test]
+    fn chacha20_poly1305_is_that_of_its_rfc() {
+        let key = PacketKey::chacha(&std::array::from_fn(|at| 0x80 + at as u8));
+        let expected = "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6\
+            3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36\
+            92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc\
+            3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691";
+        let ad = "50515253c0c1c2c3c4c5c6c7";
+        assert_eq!(sealed(&key, "070000004041424344454647", ad, SUNSCREEN), bytes(expected));
+    }
+
+    /// Test case 16 of McGrew and Viega, "The Galois/Counter Mode of Operation".
+    #[test]
+    fn aes_256_gcm_is_that_of_its_paper() {
+        let half = "feffe9928665731c6d6a8f9467308308";
+        let key = PacketKey::aes_gcm(&padded(&half.repeat(2)));
+        let text = "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72\
+            1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39";
+        let expected = "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa\
+            8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662\
+            76fc6ece0f4e1768cddf8853bb2d551b";
+        let ad = "feedfacedeadbeeffeedfacedeadbeefabaddad2";
+        assert_eq!(sealed(&key, "cafebabefacedbaddecaf888", ad, &bytes(text)), bytes(expected));
+    }
+
+    /// draft-irtf-cfrg-aegis-aead, the first vector of AEGIS-256.
+    #[test]
+    fn aegis_256_is_that_of_its_draft() {
+        let key = PacketKey::aegis(&padded("1001"));
+        let expected = "754fc3d8c973246dcc6d741412a4b236\
+            1181a1d18091082bf0266f66297d167d2e68b845f61a3b0527d31fc7b7b89f13";
+        assert_eq!(sealed(&key, "100002", "", &[0; 16]), bytes(expected));
+    }
+
+    /// draft-irtf-cfrg-xchacha, A.3.1: its text is longer than a cookie, and begins alike.
+    #[test]
+    fn a_cookie_is_sealed_as_in_the_draft() {
+        let key = std::array::from_fn(|at| 0x80 + at as u8);
+        let nonce = std::array::from_fn(|at| 0x40 + at as u8);
+        let sealed = seal_cookie(&key, &nonce, b"", SUNSCREEN.first_chunk().unwrap());
+        assert_eq!(sealed[..16], bytes("bd6d179d3e83d43b9576579493c0e939"));
     }
 
     /// Computed with the Python package `cryptography`: key 0 to 31, packet number 7, ad "ad".
@@ -280,7 +341,7 @@ mod tests {
         for (packet_key, expected) in cases {
             let (mut text, mut tag) = (*b"turbopump", [0; 16]);
             packet_key.seal(7, b"ad", &mut text, &mut tag);
-            assert_eq!([&text[..], &tag].concat(), bytes::<25>(expected));
+            assert_eq!([&text[..], &tag].concat(), bytes(expected));
         }
     }
 

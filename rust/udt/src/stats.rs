@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use crate::seal::Suite;
+
 /// A connection's figures, since it began unless they are of now.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ConnectionStats {
     /// Connecting, connected or closing.
     pub state: &'static str,
-    /// What the congestion controller is doing.
+    /// The congestion controller: cubic, bbr or udt.
+    pub algorithm: &'static str,
+    /// What it is doing.
     pub congestion: &'static str,
+    /// What packets are sealed with; `None` before the first keys.
+    pub suite: Option<Suite>,
     /// The smoothed round-trip time now.
     pub rtt: Duration,
     /// Its variance now.
@@ -35,7 +41,7 @@ pub struct ConnectionStats {
     pub packets_received: u64,
     /// Bytes of them.
     pub bytes_received: u64,
-    /// Packets that were found lost.
+    /// Packets that were found lost; of those sent, their share is the path's loss as this side sees it.
     pub packets_lost: u64,
     /// Bytes of them.
     pub bytes_lost: u64,
@@ -74,6 +80,8 @@ pub struct EndpointStats {
     pub forged_handshakes: u64,
     /// Handshakes of unknown peers, repeated ones, and those that did not open.
     pub refused_handshakes: u64,
+    /// Handshakes dropped unread: too many from their address, or too many answers waited.
+    pub dropped_handshakes: u64,
     /// Handshakes answered with a cookie.
     pub cookies: u64,
     /// Handshakes answered.

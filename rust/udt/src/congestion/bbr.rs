@@ -26,6 +26,11 @@ const LOSS_PACKETS_MIN: f64 = 6.0;
 const LOSS_DEVIATIONS: f64 = 3.0;
 /// What is left of the flight that lost too much.
 const BETA: f64 = 0.7;
+/// A queue stands where no round trip of a round was shorter than so many times the least one.
+const CROWD_RTT: f64 = 1.25;
+/// What a loss behind a standing queue leaves of the rate: the next probe wins as much back, so that a path
+/// which loses for reasons of its own is not given up step by step.
+const CROWD_BETA: f64 = 1.0 / UP_GAIN;
 /// Room left for others below the flight that lost too much.
 const HEADROOM: f64 = 0.85;
 /// The pipe is full when three rounds brought less than a quarter more.
@@ -71,7 +76,10 @@ pub(super) struct Bbr {
     rounds: u64,
     round_lost: u64,
     round_delivered: u64,
+    round_min_rtt: Duration,
     lossy_rounds: u32,
+    /// The rate was lowered since the last probe.
+    yielded: bool,
     full_rate: u64,
     full_rounds: u32,
     /// More in flight than this lost too much.
@@ -103,7 +111,9 @@ impl Bbr {
             rounds: 0,
             round_lost: 0,
             round_delivered: 0,
+            round_min_rtt: Duration::MAX,
             lossy_rounds: 0,
+            yielded: false,
             full_rate: 0,
             full_rounds: 0,
             flight_max: None,
@@ -142,7 +152,7 @@ impl Bbr {
                 self.flight_short = None;
             }
             Phase::Refill => self.flight_short = None,
-            Phase::Up => self.up_rounds = 0,
+            Phase::Up => (self.up_rounds, self.yielded) = (0, false),
             _ => {}
         }
     }
@@ -153,6 +163,7 @@ impl Bbr {
         let expected = LOSS_CEILING * packets;
         let ceiling = (expected + LOSS_DEVIATIONS * expected.sqrt()).max(LOSS_PACKETS_MIN);
         let lossy = self.round_lost as f64 / f64::from(self.mtu) > ceiling || self.marked;
+        self.make_room();
         (self.round_lost, self.round_delivered) = (0, 0);
         self.marked = false;
         self.lossy_rounds = if lossy { self.lossy_rounds + 1 } else { 0 };
@@ -194,6 +205,17 @@ impl Bbr {
         }
     }
 
+    /// Where a packet was lost behind a queue that stands, others fill it too, and slow down for that loss.
+    fn make_room(&mut self) {
+        let round_min = std::mem::replace(&mut self.round_min_rtt, Duration::MAX);
+        let standing = round_min.as_secs_f64() > CROWD_RTT * self.min_rtt.as_secs_f64();
+        let own_queue_is_gone = self.phase == Phase::Cruise && self.rounds - self.cycle_round > 2;
+        if self.round_lost > 0 && standing && own_queue_is_gone && !self.yielded {
+            self.yielded = true;
+            self.rates = self.rates.map(|rate| (rate as f64 * CROWD_BETA) as u64);
+        }
+    }
+
     fn advance(&mut self, ack: &AckInfo) {
         let (now, pipe) = (ack.now, self.pipe());
         let since = self.rounds - self.cycle_round;
@@ -218,6 +240,7 @@ impl Bbr {
 
     fn measure_min_rtt(&mut self, ack: &AckInfo) {
         let sample = ack.rtt.latest();
+        self.round_min_rtt = self.round_min_rtt.min(sample);
         self.min_rtt = self.min_rtt.min(sample);
         if sample <= self.min_rtt + self.min_rtt / MIN_RTT_NEAR {
             self.min_rtt_at = ack.now;
@@ -279,7 +302,10 @@ impl Controller for Bbr {
             // A span shorter than the path's is a batch that came at once, not a rate.
             let plausible = !delivery.app_limited || delivery.rate > self.rate();
             if plausible {
-                self.rates[0] = self.rates[0].max(delivery.rate);
+                // Only a probe sends faster than what is known: elsewhere, more is a burst that came at once.
+                let probing = !matches!(self.phase, Phase::Cruise | Phase::Refill) || self.rate() == 0;
+                let most = if probing { u64::MAX } else { self.rate() };
+                self.rates[0] = self.rates[0].max(delivery.rate.min(most));
             }
             if delivery.before >= self.round_end {
                 self.round_end = delivery.total;

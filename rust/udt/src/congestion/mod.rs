@@ -15,8 +15,8 @@ use crate::time::Time;
 pub enum Algorithm {
     /// CUBIC (RFC 9438) with HyStart++ (RFC 9406): fair beside TCP.
     Cubic,
-    /// By bandwidth and round-trip time: keeps its rate where up to 2% are lost. Takes more than its share
-    /// beside CUBIC.
+    /// By bandwidth and round-trip time: keeps its rate where up to 2% are lost. Beside CUBIC it takes from a
+    /// third to two thirds, the more the shorter the queue is.
     Bbr,
     /// UDT's own (draft-gg-udt-03).
     Udt,
@@ -25,6 +25,20 @@ pub enum Algorithm {
 impl Algorithm {
     /// All of them.
     pub const ALL: &[Algorithm] = &[Algorithm::Cubic, Algorithm::Bbr, Algorithm::Udt];
+
+    /// Its name, as configurations write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Cubic => "cubic",
+            Algorithm::Bbr => "bbr",
+            Algorithm::Udt => "udt",
+        }
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Algorithm::ALL.iter().copied().find(|algorithm| algorithm.name() == name)
+    }
 
     /// A new controller of this kind.
     pub(crate) fn start(self, config: &Config, mtu: u16) -> Box<dyn Controller> {

@@ -145,10 +145,10 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
             ack_timeout_ms: options.take("ack_timeout_ms")?,
             hints_max: options.take("hints_max")?,
             sync_ms: options.take("sync_ms")?,
+            batch_max: options.take("message_max")?,
             ..ClusterConfig::default()
         },
         transport: turbopump_udt::Config {
-            message_max: options.take("message_max")?,
             silence_max: peer_timeout,
             keep_alive: peer_timeout / 4,
             ..turbopump_udt::Config::default()

@@ -1,5 +1,6 @@
 """Three nodes in processes of their own: what one is told all know, whoever dies and comes back."""
 
+import asyncio
 import json
 import random
 import signal
@@ -7,17 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
-from tests.conftest import Serve, Served
 
-from turbopump import Client
-from turbopump.errors import UnavailableError
+from conftest import Serve, Served, turn
+from turbopump import Client, Node
+from turbopump.config import load
+from turbopump.errors import ConflictError, UnavailableError
 
 NAMES = ("a", "b", "c")
 DEADLINE_SECONDS = 30.0
@@ -34,21 +37,27 @@ def free_ports(kind: socket.SocketKind) -> Iterator[int]:
     yield from ports
 
 
+def directory(folder: Path, config: dict[str, Any]) -> Path:
+    """What `turbopump init` makes, on ports that are free, and with these settings; its file."""
+    file = folder / "dir" / "cluster.json"
+    made = [sys.executable, "-m", "turbopump", "init", str(file.parent), "--nodes", "3"]
+    subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    ports = zip(free_ports(socket.SOCK_DGRAM), free_ports(socket.SOCK_STREAM), strict=True)
+    for member, (udp, tcp) in zip(document["members"], ports, strict=True):
+        member["address"] = f"127.0.0.1:{udp}"
+        member["tcp"] = {"port": tcp}
+    document["cluster"] |= {"sync_seconds": 0.2}
+    file.write_text(json.dumps(document | config), encoding="utf-8")
+    return file
+
+
 class Trio:
     """A cluster of three."""
 
     def __init__(self, folder: Path, serve: Serve, **config: object) -> None:
-        self.file = folder / "dir" / "cluster.json"
-        made = [sys.executable, "-m", "turbopump", "init", str(self.file.parent), "--nodes", "3"]
-        subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
-        document: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-        ports = zip(free_ports(socket.SOCK_DGRAM), free_ports(socket.SOCK_STREAM), strict=True)
-        for member, (udp, tcp) in zip(document["members"], ports, strict=True):
-            member["address"] = f"127.0.0.1:{udp}"
-            member["tcp"] = {"port": tcp}
-        document["cluster"] |= {"sync_seconds": 0.2}
-        self.members = document["members"]
-        self.file.write_text(json.dumps(document | config), encoding="utf-8")
+        self.file = directory(folder, config)
+        self.members = json.loads(self.file.read_text(encoding="utf-8"))["members"]
         self._serve = serve
         self.nodes: dict[str, Served] = {}
         for name in NAMES:
@@ -62,9 +71,7 @@ class Trio:
     def whole(self) -> None:
         """Waits until all nodes know each other."""
         for node in self.nodes.values():
-            eventually(
-                lambda node=node: [peer["state"] for peer in status(node)["peers"]].count("alive") >= 2
-            )
+            eventually(partial(knows_all, node))
 
     def kill(self, name: str) -> None:
         """Ends a node in the middle of whatever it does."""
@@ -89,6 +96,16 @@ def status(node: Served) -> dict[str, Any]:
         return {"peers": [], "keys": -1}
     told: dict[str, Any] = json.loads(answer)
     return told
+
+
+def knows_all(node: Served) -> bool:
+    """Whether both others answer it."""
+    return [peer["state"] for peer in status(node)["peers"]].count("alive") >= len(NAMES) - 1
+
+
+def same_keys(node: Served, other: Served) -> bool:
+    """Whether two nodes have as many keys."""
+    return bool(status(node)["keys"] == status(other)["keys"])
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -125,9 +142,9 @@ def test_a_partition_serves_every_key_from_every_node(folder: Path, serve: Serve
     keys = [status(node)["keys"] for node in trio.nodes.values()]
     assert sum(keys) == 60
     assert max(keys) < 30
-    start = [ClusterNode("127.0.0.1", trio.members[0]["tcp"]["port"])]
-    with RedisCluster(startup_nodes=start) as cluster:  # type: ignore[no-untyped-call]
-        assert len(cluster.get_nodes()) == 3  # type: ignore[no-untyped-call]
+    start = [ClusterNode("127.0.0.1", trio.members[0]["tcp"]["port"])]  # type: ignore[no-untyped-call]
+    with RedisCluster(startup_nodes=start) as cluster:
+        assert len(cluster.get_nodes()) == 3
         cluster.set("tagged", "by redis-py")
         assert cluster.get("tagged") == b"by redis-py"
         assert [cluster.get(f"key{number}") for number in range(30)] == [
@@ -144,14 +161,14 @@ def test_what_a_quorum_has_survives_whoever_is_killed(folder: Path, serve: Serve
     """One node at a time, while writes go on; each comes back empty and is healed before the next."""
     trio = Trio(folder, serve)
     chance, kept = random.Random(7), {}
-    for turn in range(4):
+    for round_ in range(4):
         victim = chance.choice(NAMES)
         others = [name for name in NAMES if name != victim]
         with trio.client(others[0]) as first, trio.client(others[1]) as second:
             for number in range(200):
                 if number == 100:
                     trio.kill(victim)
-                key, value = f"{turn}/{number}", f"{victim}{number}"
+                key, value = f"{round_}/{number}", f"{victim}{number}"
                 try:
                     chance.choice([first, second]).put(key, value)
                 except UnavailableError:
@@ -159,8 +176,8 @@ def test_what_a_quorum_has_survives_whoever_is_killed(folder: Path, serve: Serve
                 kept[key] = value.encode()
             trio.start(victim)
             trio.whole()
-            want = status(trio.nodes[others[0]])["keys"]
-            eventually(lambda want=want, victim=victim: status(trio.nodes[victim])["keys"] == want)
+            healed = (trio.nodes[victim], trio.nodes[others[0]])
+            eventually(partial(same_keys, *healed))
     assert len(kept) >= 600
     for name in NAMES:
         with trio.client(name) as client:
@@ -195,3 +212,50 @@ def test_a_write_that_too_few_have_says_how_many(folder: Path, serve: Serve, lev
         else:
             client.put("key", "value")
         assert client.get("key") == b"value"
+
+
+@pytest.fixture
+def partition(folder: Path) -> Path:
+    """The file of a cluster in which each key is on two of the three."""
+    return directory(folder, {"placement": "partition", "copies": 2})
+
+
+async def test_embedded_nodes_ask_each_other(partition: Path) -> None:
+    """In one program, without sockets for clients: what one does not keep it gets from who does."""
+    config = load(partition)
+    async with Node(config, name="a") as a, Node(config, name="b") as b, Node(config, name="c") as c:
+        nodes = [a, b, c]
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while any("alive" not in {peer["state"] for peer in peers(node)} for node in nodes):
+                await turn()
+            for number in range(20):
+                await until_taken(nodes[number % 3].put, f"key{number}", f"value{number}")
+            for number in range(20):
+                for node in nodes:
+                    assert await node.get(f"key{number}") == f"value{number}".encode()
+            found = await a.read("key1")
+            assert found is not None
+            assert await b.put("key1", "new", if_version=found.version) != found.version
+            with pytest.raises(ConflictError):
+                await c.put("key1", "newer", if_version=found.version)
+            waits = asyncio.ensure_future(c.wait("later", DEADLINE_SECONDS))
+            await a.put("later", "now")
+            assert await waits == (await b.read("later") or found).version
+            assert await b.delete("later") is not None
+            assert not await c.exists("later")
+
+
+def peers(node: Node) -> list[dict[str, Any]]:
+    """What a node knows of the others."""
+    return cast("list[dict[str, Any]]", node.stats()["peers"])
+
+
+async def until_taken(put: Callable[[str, str], Awaitable[str]], key: str, value: str) -> None:
+    """Writes, as often as the nodes still look for each other."""
+    while True:
+        try:
+            await put(key, value)
+        except UnavailableError:
+            await turn()
+        else:
+            return

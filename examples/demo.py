@@ -5,6 +5,7 @@ Run: python examples/demo.py; `make demo` does. With --once it ends when it has 
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,13 @@ def start(directory: Path, name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stderr=log)
 
 
+def free_port() -> int:
+    """A UDP port that was free a moment ago."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def until(holds: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]]) -> float:
     """Asks until it is so; how many seconds that took."""
     begun = time.monotonic()
@@ -48,21 +56,21 @@ def until(holds: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]]) 
     raise SystemExit("it did not happen within a minute")
 
 
-def peers(socket: str) -> list[dict[str, Any]]:
+def peers(path: str) -> list[dict[str, Any]]:
     """The other nodes, as a node sees them."""
-    with Client(socket) as client:
+    with Client(path) as client:
         return [peer for peer in client.status()["peers"] if peer["state"] == "alive"]
 
 
-def keys(socket: str) -> int:
+def keys(path: str) -> int:
     """How many keys a node has."""
-    with Client(socket) as client:
+    with Client(path) as client:
         return int(client.status()["keys"])
 
 
 def show(directory: Path, nodes: dict[str, subprocess.Popen[bytes]], sockets: dict[str, str]) -> None:
     """The whole story."""
-    seconds = until(lambda: all(len(peers(socket)) == len(nodes) - 1 for socket in sockets.values()), nodes)
+    seconds = until(lambda: all(len(peers(path)) == len(nodes) - 1 for path in sockets.values()), nodes)
     say(f"Three nodes, which talk encrypted, know each other after {seconds:.1f} s.")
     with Client(sockets["a"]) as client:
         client.put("greeting", "hello from a")
@@ -104,6 +112,7 @@ def main() -> None:
         for member in document["members"]:
             member["socket"] = str(directory / member["name"])
             member.pop("tcp", None)
+            member["address"] = f"127.0.0.1:{free_port()}"
         file.write_text(json.dumps(document), encoding="utf-8")
         sockets = {member["name"]: member["socket"] for member in document["members"]}
         nodes = {name: start(directory, name) for name in sockets}

@@ -42,8 +42,9 @@ pub enum Plan {
 enum Awaited {
     /// The reply of the command, which ran here, is sent.
     Acks(Output),
-    /// The request, which is still there, is run: so many keys have not come.
-    Resp(usize),
+    /// The request, which is still there, is run: so many keys have not come. If one cannot, this is answered
+    /// instead, but when all are known: else what is said of the others were taken for the next command's.
+    Resp(usize, Option<Refusal>),
     /// This request is run.
     Pipe(Box<Request>, Body<'static>),
     /// The reply of another node is sent as it comes; whether some of it was.
@@ -94,7 +95,11 @@ impl Plan {
         else {
             return Plan::Here;
         };
-        if client.guest || client.needs_password || routes.len() < 2 {
+        if client.needs_password || routes.len() < 2 {
+            return Plan::Here;
+        }
+        // Another node has found out where it belongs: it goes no further.
+        if client.guest && !keys(spec, args).all(|key| routes.is_mine(key)) {
             return Plan::Here;
         }
         let mut keys = keys(spec, args);
@@ -105,7 +110,8 @@ impl Plan {
             (true, false) if client.redirect && routes.door(first).is_some() => Plan::Moved,
             (true, false) => Plan::There,
             (false, _) if !self::keys(spec, args).all(|key| routes.is_mine(key)) => Plan::Split,
-            _ if !looks(spec) || routes.rules(first).read_acks == Acks::One => Plan::Here,
+            _ if !looks(spec, args) => Plan::Here,
+            _ if self::keys(spec, args).all(|key| routes.rules(key).read_acks == Acks::One) => Plan::Here,
             _ => Plan::Fetch,
         }
     }
@@ -117,18 +123,15 @@ impl Plan {
     pub fn pipe(request: &Request, client: &Client, routes: &Routes) -> Result<Plan, Refusal> {
         let (Some(spec), Some(key)) = (request.spec, request.get("name")) else { return Ok(Plan::Here) };
         let asked = acks(request)?;
-        if client.guest || client.needs_password || routes.len() < 2 {
+        if client.needs_password || routes.len() < 2 {
             return Ok(Plan::Here);
         }
         if !routes.is_mine(key) {
-            return Ok(Plan::There);
+            return Ok(if client.guest { Plan::Here } else { Plan::There });
         }
         let looks = !spec.takes_value || request.get("if").or(request.get("if_version")).is_some();
-        let level = match asked.filter(|_| !spec.takes_value) {
-            Some(asked) => asked,
-            None => routes.rules(key).read_acks,
-        };
-        let fetch = looks && level != Acks::One && !matches!(spec.name, "delete" | "wait");
+        let level = asked.filter(|_| only_reads(spec)).unwrap_or(routes.rules(key).read_acks);
+        let fetch = looks && level != Acks::One && spec.name != "wait";
         Ok(if fetch { Plan::Fetch } else { Plan::Here })
     }
 }
@@ -143,9 +146,19 @@ pub fn acks(request: &Request) -> Result<Option<Acks>, Refusal> {
     Acks::named(value).map(Some).ok_or_else(fix)
 }
 
-/// Whether what a command does depends on what there is.
-fn looks(spec: &Spec) -> bool {
-    !matches!(spec.name, "set" | "setex" | "psetex" | "mset" | "del" | "unlink")
+/// Whether a command of the pipe protocol writes nothing: then `acks` is about what it reads.
+fn only_reads(spec: &crate::pipe::commands::Spec) -> bool {
+    !spec.takes_value && spec.name != "delete"
+}
+
+/// Whether what a command does depends on what there is: that of a delete does, for where there is nothing
+/// nothing is deleted.
+fn looks(spec: &Spec, args: Args<'_>) -> bool {
+    let given = |name: &[u8]| (3..args.len()).any(|index| args.bytes(index).eq_ignore_ascii_case(name));
+    match spec.name {
+        "set" => [&b"nx"[..], b"xx", b"get", b"keepttl"].into_iter().any(given),
+        name => !matches!(name, "setex" | "psetex" | "mset"),
+    }
 }
 
 fn keys<'a>(spec: &Spec, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
@@ -169,15 +182,14 @@ impl Remote {
             outbox.push(Order::Fetch { key: key.into(), acks, waiter: outbox.waiter() });
             count += 1;
         }
-        Remote { awaited: Awaited::Resp(count), wire: wire_resp(client), id: None }
+        Remote { awaited: Awaited::Resp(count, None), wire: wire_resp(client), id: None }
     }
 
     /// The key of a request is asked for.
     pub fn fetch_pipe(request: Box<Request>, body: Body<'static>, client: &Client, outbox: &Outbox) -> Self {
         let key = request.get("name").unwrap_or_default();
-        let level =
-            acks(&request).ok().flatten().filter(|_| request.spec.is_some_and(|spec| !spec.takes_value));
-        let acks = level.unwrap_or(outbox.routes().rules(key).read_acks);
+        let asked = acks(&request).ok().flatten().filter(|_| request.spec.is_some_and(only_reads));
+        let acks = asked.unwrap_or(outbox.routes().rules(key).read_acks);
         outbox.push(Order::Fetch { key: key.into(), acks, waiter: outbox.waiter() });
         let (wire, id) = (wire_pipe(client, &request), request.id);
         Remote { awaited: Awaited::Pipe(request, body), wire, id }
@@ -238,7 +250,7 @@ impl Remote {
         let wire = wire_pipe(client, request);
         let key = request.get("name").unwrap_or_default();
         let spec = request.spec;
-        let reads = spec.is_some_and(|spec| !spec.takes_value && spec.name != "delete");
+        let reads = spec.is_some_and(only_reads);
         let (length, id) = (body.len().to_string(), request.id.map(|id| id.to_string()));
         let mut params: Vec<(&str, &[u8])> = Vec::new();
         for (name, value) in &request.params {
@@ -277,9 +289,19 @@ impl Remote {
                 out.append(held);
                 Step::Answered
             }
-            (Awaited::Resp(left), Outcome::Done) => {
+            (Awaited::Resp(left, refused), outcome @ (Outcome::Done | Outcome::Refused(_))) => {
                 *left -= 1;
-                if *left == 0 { Step::RunResp } else { Step::Waits }
+                if let Outcome::Refused(refusal) = outcome {
+                    refused.get_or_insert(refusal);
+                }
+                match refused.take_if(|_| *left == 0) {
+                    Some(refusal) => {
+                        self.refuse(&refusal, out);
+                        Step::Answered
+                    }
+                    None if *left == 0 => Step::RunResp,
+                    None => Step::Waits,
+                }
             }
             (Awaited::Pipe(..), Outcome::Done) => self.run_pipe(),
             (Awaited::Reply(begun), Outcome::Piece(_, bytes, last)) => {
@@ -326,7 +348,7 @@ impl Remote {
 
     /// Whether the request is still where it came.
     pub fn keeps_request(&self) -> bool {
-        matches!(self.awaited, Awaited::Resp(_))
+        matches!(self.awaited, Awaited::Resp(..))
     }
 
     /// Answers with a refusal.

@@ -10,7 +10,7 @@ use super::{Cluster, MemberIndex, Outcome, Urgency};
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::message::Message;
-use crate::outbox::Wire;
+use crate::outbox::{Order, Wire};
 use crate::output::Output;
 use crate::session::{Flow, Session, World};
 use crate::waits::Waiter;
@@ -42,6 +42,8 @@ pub struct Guest {
     caller: Caller,
     session: Session,
     out: Output,
+    /// What was in `out` before: a client would have taken it.
+    taken: Output,
     /// All of the request is there.
     ended: bool,
     /// Nothing follows what is in `out`.
@@ -88,7 +90,16 @@ impl Cluster {
         }
         self.next_guest += 1;
         let session = Session::guest(client, resp);
-        let guest = Guest { caller, session, out, ended: false, over: false, key: None, due_ms: 0 };
+        let guest = Guest {
+            caller,
+            session,
+            out,
+            taken: Output::default(),
+            ended: false,
+            over: false,
+            key: None,
+            due_ms: 0,
+        };
         self.guests.insert(token, guest);
         Some(token)
     }
@@ -106,6 +117,20 @@ impl Cluster {
             self.run_guest(token, |session, world| session.handle_input(b"", true, world));
         }
         self.finish_guest(token);
+    }
+
+    /// Guests that have what they waited for go on. Before messages are sent: what they reply is among them.
+    pub(super) fn advance_guests(&mut self) {
+        if !self.done.iter().any(|(waiter, _)| self.is_mine(*waiter)) {
+            return;
+        }
+        for (waiter, outcome) in std::mem::take(&mut self.done) {
+            if self.is_mine(waiter) {
+                self.advance_guest(waiter.client, outcome);
+            } else {
+                self.done.push_back((waiter, outcome));
+            }
+        }
     }
 
     /// Guests whose work was put off go on.
@@ -126,12 +151,17 @@ impl Cluster {
     /// A key that a guest waits for has appeared, or its time is `over`.
     pub fn handle_appeared(&mut self, now: super::Now, token: u64, over: bool) {
         self.now = now;
+        self.forget_wait(token);
         self.run_guest(token, |session, world| session.handle_wait(over, world));
         self.finish_guest(token);
     }
 
     fn run_guest(&mut self, token: u64, step: impl FnOnce(&mut Session, &mut World<'_>) -> Flow) {
         let Some(guest) = self.guests.get_mut(&token) else { return };
+        // Nothing is sent before it is all there, and a session goes no further than so much.
+        if guest.out.len() > self.replica.limits().output_max {
+            guest.taken.append(&mut guest.out);
+        }
         let mut world = World {
             replica: &self.replica,
             now_ms: self.now.unix_ms,
@@ -140,10 +170,6 @@ impl Cluster {
             out: &mut guest.out,
         };
         let waiter = Waiter { reactor: 0, client: token };
-        if let Some(key) = guest.key.take() {
-            self.replica.waits().cancel(&key, waiter);
-            self.deadlines.remove(&(guest.due_ms, Due::Guest(token)));
-        }
         let mut flow = step(&mut guest.session, &mut world);
         loop {
             flow = match flow {
@@ -183,7 +209,8 @@ impl Cluster {
             return;
         }
         if let Some(mut guest) = self.guests.remove(&token) {
-            self.send_reply(guest.caller, &mut guest.out);
+            guest.taken.append(&mut guest.out);
+            self.send_reply(guest.caller, &mut guest.taken);
         }
     }
 
@@ -212,8 +239,18 @@ impl Cluster {
 
     /// Nobody waits for a request any more.
     pub(super) fn drop_guest(&mut self, token: u64) {
+        self.forget_wait(token);
         let Some(guest) = self.guests.remove(&token) else { return };
-        if let Some(key) = guest.key {
+        // It writes no more: else what it wrote would be waited for for ever.
+        if let (true, Some(outbox)) = (guest.session.is_unconfirmed(), self.replica.outbox()) {
+            outbox.push(Order::Sealed(Waiter { reactor: 0, client: token }));
+        }
+    }
+
+    /// A guest waits for its key no more.
+    fn forget_wait(&mut self, token: u64) {
+        let Some(guest) = self.guests.get_mut(&token) else { return };
+        if let Some(key) = guest.key.take() {
             self.replica.waits().cancel(&key, Waiter { reactor: 0, client: token });
             self.deadlines.remove(&(guest.due_ms, Due::Guest(token)));
         }

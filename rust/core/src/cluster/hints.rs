@@ -1,15 +1,15 @@
 //! Writes owed to an absent peer: the keys, not the values, for what it is due is what they are by then. What
 //! does not fit is left to healing.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-/// What a key takes beside its bytes: its box, its bucket, what the allocator rounds up.
+/// What a key takes beside its bytes: its box, its place in the set, what the allocator rounds up.
 const KEY_OVERHEAD: usize = 48;
 
-/// Keys owed to one peer.
+/// Keys owed to one peer, in an order that tests can repeat.
 #[derive(Debug)]
 pub struct Hints {
-    keys: HashSet<Box<[u8]>>,
+    keys: BTreeSet<Box<[u8]>>,
     bytes: usize,
     limit: usize,
     /// Writes that were not noted since the peer was last told everything.
@@ -19,7 +19,7 @@ pub struct Hints {
 impl Hints {
     /// None, and room for `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Hints { keys: HashSet::new(), bytes: 0, limit, lost: 0 }
+        Hints { keys: BTreeSet::new(), bytes: 0, limit, lost: 0 }
     }
 
     /// Notes that a peer is owed a key; forgets it if there is no room.
@@ -38,14 +38,8 @@ impl Hints {
 
     /// Takes up to `most` keys.
     pub fn take(&mut self, most: usize) -> Vec<Box<[u8]>> {
-        let keys: Vec<Box<[u8]>> = self.keys.iter().take(most).cloned().collect();
-        for key in &keys {
-            self.keys.remove(key);
-            self.bytes -= key.len() + KEY_OVERHEAD;
-        }
-        if self.keys.is_empty() {
-            self.keys.shrink_to_fit();
-        }
+        let keys: Vec<Box<[u8]>> = std::iter::from_fn(|| self.keys.pop_first()).take(most).collect();
+        self.bytes -= keys.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
         keys
     }
 

@@ -170,6 +170,7 @@ impl Cluster {
         };
         let refused = self.arrive(peer, &entry.key, &view, Some(entry.base)).err();
         self.confirm_to(peer, batch, refused.map(|why| (0, why)).into_iter().collect());
+        self.settle_fetches_of(&entry.key);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ mod peer;
 mod put;
 mod watermark;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -136,14 +136,15 @@ pub struct Cluster {
     outboxes: Vec<Arc<Outbox>>,
     /// By their index as members; this node's own place is never used.
     peers: Vec<Peer>,
-    writes: HashMap<Waiter, Writes>,
-    fetches: HashMap<u64, Fetch>,
-    forwards: HashMap<u64, Forwarded>,
+    // In order, wherever what is done to several shows outside: so that tests can repeat it.
+    writes: BTreeMap<Waiter, Writes>,
+    fetches: BTreeMap<u64, Fetch>,
+    forwards: BTreeMap<u64, Forwarded>,
     next_id: u64,
     /// When which writes (by waiter) or fetches (by number) have waited long enough.
     deadlines: BTreeSet<(u64, operation::Due)>,
     watermarks: Watermarks,
-    guests: HashMap<u64, Guest>,
+    guests: BTreeMap<u64, Guest>,
     next_guest: u64,
     /// Guests that go on at the next turn.
     ready: Vec<u64>,
@@ -173,13 +174,13 @@ impl Cluster {
             routes,
             outboxes,
             peers,
-            writes: HashMap::new(),
-            fetches: HashMap::new(),
-            forwards: HashMap::new(),
+            writes: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            forwards: BTreeMap::new(),
             next_id: 1,
             deadlines: BTreeSet::from([(0, operation::Due::Sync)]),
             watermarks: Watermarks::new(usize::from(len), near),
-            guests: HashMap::new(),
+            guests: BTreeMap::new(),
             next_guest: 0,
             ready: Vec::new(),
             done: VecDeque::new(),
@@ -329,6 +330,7 @@ impl Cluster {
     /// whether there is more to be done now.
     pub fn work(&mut self, now: Now) -> bool {
         self.now = now;
+        self.advance_guests();
         let hints = self.deliver_hints();
         self.resume_guests();
         let healing = self.heal();

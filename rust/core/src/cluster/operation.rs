@@ -1,6 +1,6 @@
 //! Commands that wait for other replicas: for their confirmations, their entries, their replies.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
@@ -51,6 +51,8 @@ pub struct Writes {
     /// The command writes nothing more.
     sealed: bool,
     due_ms: u64,
+    /// That is over: what it writes from now on is not waited for.
+    late: bool,
     /// Why a replica did not confirm.
     why: Option<String>,
 }
@@ -67,6 +69,10 @@ pub struct Fetch {
     open: Vec<MemberIndex>,
     /// Who answered which version.
     answers: Vec<(MemberIndex, Version)>,
+    /// The version of a large value that comes by itself: the answer is not before.
+    large: Version,
+    /// It has waited long enough.
+    late: bool,
 }
 
 /// A request that another node runs.
@@ -88,11 +94,11 @@ impl Cluster {
         let deadlines = &mut self.deadlines;
         let writes = self.writes.entry(waiter).or_insert_with(|| {
             deadlines.insert((due_ms, Due::Writes(waiter.reactor, waiter.client)));
-            Writes { all: Vec::new(), known: 0, sealed: false, due_ms, why: None }
+            Writes { all: Vec::new(), known: 0, sealed: false, due_ms, late: false, why: None }
         });
         writes.known += usize::from(needed == 0);
         let replicas = replicas as u16;
-        let open = replicas.saturating_sub(1);
+        let open = if writes.late { 0 } else { replicas.saturating_sub(1) };
         writes.all.push(Write { needed: needed as u16, confirmed: 0, open, replicas });
         (writes.all.len() - 1) as u32
     }
@@ -164,8 +170,8 @@ impl Cluster {
             self.peers[usize::from(peer)].send(Urgency::Request, &message);
         }
         let due_ms = self.now.ms + self.config.ack_timeout_ms;
-        let fetch =
-            Fetch { waiter, key, needed, replicas: replicas.len(), due_ms, open, answers: Vec::new() };
+        let (replicas, answers, large) = (replicas.len(), Vec::new(), Version::ZERO);
+        let fetch = Fetch { waiter, key, needed, replicas, due_ms, open, answers, large, late: false };
         self.deadlines.insert((due_ms, Due::Fetch(id)));
         self.fetches.insert(id, fetch);
         self.settle_fetch(id);
@@ -205,6 +211,9 @@ impl Cluster {
         let record = record::Reader::new(bytes).next().transpose()?;
         let version = record.as_ref().map_or(Version::ZERO, |record| record.view.version);
         fetch.answers.push((peer, version));
+        if record.as_ref().is_some_and(|record| record.key.is_empty()) {
+            fetch.large = fetch.large.max(version);
+        }
         if let Some(record) = record.filter(|record| !record.key.is_empty()) {
             // What cannot be taken here is no reason not to answer with what is here.
             let _ = self.arrive(peer, record.key, &record.view, record.base);
@@ -215,9 +224,11 @@ impl Cluster {
 
     fn settle_fetch(&mut self, id: u64) {
         let Some(fetch) = self.fetches.get(&id) else { return };
-        let outcome = if fetch.answers.len() >= fetch.needed {
+        let newest = self.replica.store().read(&fetch.key, |view| view.map(|view| view.version));
+        let is_here = fetch.large == Version::ZERO || newest >= Some(fetch.large);
+        let outcome = if fetch.answers.len() >= fetch.needed && is_here {
             Outcome::Done
-        } else if fetch.answers.len() + fetch.open.len() < fetch.needed {
+        } else if fetch.answers.len() + fetch.open.len() < fetch.needed || fetch.late {
             Outcome::Refused(unread(fetch))
         } else {
             return;
@@ -225,7 +236,6 @@ impl Cluster {
         let Some(fetch) = self.fetches.remove(&id) else { return };
         self.deadlines.remove(&(fetch.due_ms, Due::Fetch(id)));
         // Read repair: who answered something older is sent what is known now.
-        let newest = self.replica.store().read(&fetch.key, |view| view.map(|view| view.version));
         for (peer, version) in &fetch.answers {
             if Some(*version) < newest {
                 self.put_to(*peer, &fetch.key);
@@ -308,6 +318,13 @@ impl Cluster {
         }
     }
 
+    /// A large value has come: reads may have waited for it.
+    pub(super) fn settle_fetches_of(&mut self, key: &[u8]) {
+        let of = self.fetches.iter().filter(|(_, fetch)| fetch.large > Version::ZERO && *fetch.key == *key);
+        let ids: Vec<u64> = of.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.settle_fetch(id));
+    }
+
     /// A peer is gone, and will not answer.
     pub(super) fn fetches_lost(&mut self, peer: MemberIndex) {
         let lost: Vec<u64> =
@@ -326,6 +343,7 @@ impl Cluster {
             Due::Writes(reactor, client) => {
                 let waiter = Waiter { reactor, client };
                 let Some(writes) = self.writes.get_mut(&waiter) else { return };
+                writes.late = true;
                 writes.all.iter_mut().for_each(|write| write.open = 0);
                 if writes.sealed {
                     self.settle(waiter);
@@ -336,6 +354,7 @@ impl Cluster {
             Due::Fetch(id) => {
                 if let Some(fetch) = self.fetches.get_mut(&id) {
                     fetch.open.clear();
+                    fetch.late = true;
                 }
                 self.settle_fetch(id);
             }
@@ -353,6 +372,9 @@ fn unconfirmed(write: Write, why: Option<String>) -> Refusal {
 }
 
 fn unread(fetch: &Fetch) -> Refusal {
+    if fetch.answers.len() >= fetch.needed {
+        return Refusal::Unavailable("another replica's large value did not come in time: try again".into());
+    }
     let (have, need, all) = (fetch.answers.len() + 1, fetch.needed + 1, fetch.replicas);
     Refusal::Unavailable(format!("{have} of {all} replicas answer, {need} were asked for: try again"))
 }
@@ -362,6 +384,6 @@ impl Cluster {
     /// Commands that wait for peers.
     pub fn waiting(&self) -> usize {
         let maps: [usize; 3] = [self.writes.len(), self.fetches.len(), self.forwards.len()];
-        maps.iter().sum::<usize>() + HashMap::len(&self.guests)
+        maps.iter().sum::<usize>() + self.guests.len()
     }
 }

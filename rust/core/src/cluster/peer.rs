@@ -1,7 +1,7 @@
 //! One peer as the cluster sees it: whether it is up, what waits to be sent, what it has not confirmed. Not
 //! the connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -103,14 +103,14 @@ pub struct Peer {
     open_count: u32,
     open_waits: Vec<(u32, Wait)>,
     next_batch: u64,
-    unconfirmed: HashMap<u64, Batch>,
+    unconfirmed: BTreeMap<u64, Batch>,
     unconfirmed_bytes: usize,
     /// What it is owed.
     pub hints: Hints,
     /// Healing, one for each placement that both keep keys of.
     pub exchanges: Vec<Exchange>,
     /// Messages that have come in part.
-    pub streams: HashMap<u64, Incoming>,
+    pub streams: BTreeMap<u64, Incoming>,
     entries_sent: u64,
     /// Entries that came from it.
     pub entries_received: u64,
@@ -128,12 +128,12 @@ impl Peer {
             open_count: 0,
             open_waits: Vec::new(),
             next_batch: 1,
-            unconfirmed: HashMap::new(),
+            unconfirmed: BTreeMap::new(),
             unconfirmed_bytes: 0,
             hints: Hints::new(config.hints_max),
             batch_max: config.batch_max,
             exchanges,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             entries_sent: 0,
             entries_received: 0,
         }

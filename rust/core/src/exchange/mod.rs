@@ -477,21 +477,30 @@ impl Exchange {
         if items.is_some_and(HashSet::is_empty) {
             return (None, false);
         }
-        let (settle_ms, mut full, mut sent) = (self.config.settle_ms, false, 0);
-        let next = store.scan_scope(scope, cursor, STEP, |key, view| {
-            let written = view.version.unix_ms();
-            let settles = written <= now_unix_ms && written + settle_ms > now_unix_ms;
-            let wanted = items.is_none_or(|items| items.contains(&item(store, key, view)));
-            if wanted && !settles && !full {
-                full = !put(key, view);
-                sent += u64::from(!full);
+        let (settle_ms, mut sent, mut full) = (self.config.settle_ms, 0, false);
+        let mut at = Some(cursor);
+        for _ in 0..STEP {
+            let Some(cursor) = at else { break };
+            // One at a time: what does not fit is where to go on. Values may be so large that one fills the
+            // way; if what went before were put again, that would never end.
+            let next = store.scan_scope(scope, cursor, 1, |key, view| {
+                let written = view.version.unix_ms();
+                let settles = written <= now_unix_ms && written + settle_ms > now_unix_ms;
+                let wanted = items.is_none_or(|items| items.contains(&item(store, key, view)));
+                if wanted && !settles && !full {
+                    full = !put(key, view);
+                    sent += u64::from(!full);
+                }
+            });
+            if full {
+                break;
             }
-        });
+            at = next;
+        }
         if items.is_none() {
             self.stats.sent += sent;
         }
-        // What did not fit is tried again with all of its step: a second copy does no harm.
-        if full { (Some(cursor), true) } else { (next, false) }
+        (at, full)
     }
 
     /// This side has put all it had to: the round is over.

@@ -59,8 +59,9 @@ test-python: build ## the Python tests
 fuzz: ## fuzz every decoder (FUZZ_SECONDS=3600 in all)
 	.ci/fuzz $(FUZZ_SECONDS)
 
-sim: ## tell SIM_SEEDS=10000 stories of the transport on a simulated network
+sim: ## tell SIM_SEEDS=10000 stories of the transport and of clusters on a simulated network
 	SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --release --package turbopump-udt --test sim
+	SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --release --package turbopump-core --test cluster -- --nocapture
 
 bench: build ## measure beside redis-server and memcached; writes loadtests/results.md
 	$(PY) loadtests/bench.py

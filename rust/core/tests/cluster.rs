@@ -1,0 +1,65 @@
+//! Thousands of stories of clusters, each from one seed: whatever happens to nodes and to what is between
+//! them, every promise holds.
+//!
+//! `SIM_SEEDS=10000` says how many are told, `SIM_FIRST=77` with which seed to begin.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on panics where it stands, and says how fast it was"
+)]
+
+#[path = "cluster/client.rs"]
+mod client;
+#[path = "cluster/end.rs"]
+mod end;
+#[path = "cluster/model.rs"]
+mod model;
+#[path = "cluster/net.rs"]
+mod net;
+#[path = "cluster/node.rs"]
+mod node;
+#[path = "cluster/story.rs"]
+mod story;
+#[path = "cluster/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use story::Story;
+
+/// Seeds that broke a promise once. They are told first, for ever.
+const FAILED_SEEDS: &[u64] = &[3, 5, 9, 10, 14, 17, 25, 34];
+
+#[test]
+fn every_promise_holds_in_every_story() {
+    let number = |name: &str, default| {
+        std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    };
+    let (first, count) = (number("SIM_FIRST", 0), number("SIM_SEEDS", 40));
+    let (began, mut told) = (Instant::now(), 0);
+    let mut failed = Vec::new();
+    for seed in FAILED_SEEDS.iter().copied().chain(first..first + count) {
+        match catch_unwind(AssertUnwindSafe(|| Story::new(seed).run())) {
+            Ok((time, _)) => told += time,
+            Err(_) => {
+                failed.push(seed);
+                eprintln!("seed {seed} failed: SIM_FIRST={seed} SIM_SEEDS=1");
+                if failed.len() >= 10 {
+                    break;
+                }
+            }
+        }
+    }
+    let (hours, minutes) = (told as f64 / 3.6e9, began.elapsed().as_secs_f64() / 60.0);
+    eprintln!("{hours:.2} simulated hours, {:.1} in a minute", hours / minutes);
+    assert!(failed.is_empty(), "add to FAILED_SEEDS: {failed:?}");
+}
+
+#[test]
+fn a_seed_always_tells_the_same_story() {
+    for seed in 0..3 {
+        assert_eq!(Story::new(seed).run(), Story::new(seed).run(), "seed {seed}");
+    }
+}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias, TypedDict, final
 
 _Reply: TypeAlias = bool | int | str | bytes | list[_Reply] | dict[str, _Reply] | Refusal | None
-_Event: TypeAlias = Appeared | Asked | Logged | Failed | Drained
+_Event: TypeAlias = Appeared | Asked | Logged | Replied | Failed | Drained
 
 __all__ = [
     "Answer",
@@ -33,6 +33,7 @@ __all__ = [
     "NotFoundError",
     "ProtocolError",
     "Refusal",
+    "Replied",
     "RequestError",
     "Ring",
     "TurbopumpError",
@@ -461,6 +462,28 @@ class Engine:
     def forget(self, key: bytes, wait: int) -> None:
         """Ends a wait, if it is not over already."""
 
+    def is_here(self, key: bytes, write: bool) -> bool:
+        """Whether this node alone can do what is asked of a key: it keeps it, and nobody else need know first.
+
+        Then the methods above do it; else `execute` does.
+        """
+
+    def execute(self, request: bytes) -> int:
+        """Has a request run as if a client had sent it, here or where its key is kept.
+
+        Args:
+            request: In the pipe protocol, as `ClientCodec.encode` writes it.
+
+        Returns:
+            The number under which a `Replied` event brings the reply.
+
+        Raises:
+            RuntimeError: The node is alone, and asks nobody.
+        """
+
+    def sync(self) -> None:
+        """Compares with the other nodes now, rather than when it is time to."""
+
     def scan(self, cursor: int, limit: int, prefix: bytes = ...) -> tuple[int, list[tuple[bytes, int]]]:
         """Some of the keys and the sizes of their values.
 
@@ -570,6 +593,19 @@ class Appeared:
     @property
     def wait(self) -> int:
         """What `Engine.wait` returned."""
+
+@final
+class Replied:
+    """A call of `Engine.execute` is answered."""
+
+    __match_args__ = ("call", "reply")
+    @property
+    def call(self) -> int:
+        """What `Engine.execute` returned."""
+
+    @property
+    def reply(self) -> bytes:
+        """The reply, for `ClientCodec`."""
 
 @final
 class Drained:

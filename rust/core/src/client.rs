@@ -24,6 +24,12 @@ pub struct Client {
     pub framed: bool,
     /// Whether it has yet to give the password.
     pub needs_password: bool,
+    /// What the reactor knows its connection by.
+    pub token: u64,
+    /// It is told where a key is kept, rather than served from there.
+    pub redirect: bool,
+    /// It stands for another node, which has found out already where the key belongs.
+    pub guest: bool,
     password: Option<Arc<[u8]>>,
 }
 
@@ -35,7 +41,8 @@ impl Client {
 
     /// Makes the client as new; it must give the password again.
     pub fn reset(&mut self) {
-        *self = Client::new(self.id, self.password.take());
+        let (token, guest, redirect) = (self.token, self.guest, self.redirect);
+        *self = Client { token, guest, redirect, ..Client::new(self.id, self.password.take()) };
     }
 
     /// Checks a password; `None` when there is none to give.

@@ -87,6 +87,18 @@ pub enum Refusal {
     /// The node has too much of something at once; trying again later may help.
     #[error("{0}")]
     Busy(String),
+    /// Other replicas did not do their part; the message says what is known. Nobody's fault but the
+    /// network's.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The key is kept elsewhere, and the client has asked to be told.
+    #[error("{slot} {address}")]
+    Moved {
+        /// The key's slot.
+        slot: u16,
+        /// Where clients find the slot's primary, `host:port`.
+        address: String,
+    },
     /// The client may not do this.
     #[error("{0}")]
     Denied(String),
@@ -141,6 +153,8 @@ impl Refusal {
             Refusal::NoSpace(_) => "no_space",
             Refusal::Timeout => "timeout",
             Refusal::Busy(_) => "busy",
+            Refusal::Unavailable(_) => "unavailable",
+            Refusal::Moved { .. } => "moved",
             Refusal::Denied(_) => "denied",
             Refusal::AuthRequired => "auth_required",
             Refusal::ShuttingDown => "shutting_down",

@@ -10,6 +10,30 @@ pub enum Writes {
     Immutable,
 }
 
+/// How many replicas must know before a client is answered.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Acks {
+    /// The one that coordinates.
+    #[default]
+    One,
+    /// More than half.
+    Quorum,
+    /// All of them.
+    All,
+}
+
+impl Acks {
+    /// The level with this name.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        match name {
+            b"one" => Some(Acks::One),
+            b"quorum" => Some(Acks::Quorum),
+            b"all" => Some(Acks::All),
+            _ => None,
+        }
+    }
+}
+
 /// The rules for the keys that begin with a prefix.
 #[derive(Clone, Debug, Default)]
 pub struct Keyspace {
@@ -21,12 +45,24 @@ pub struct Keyspace {
     pub ttl_ms: Option<u64>,
     /// Bytes its entries may take; 0 is no limit of its own.
     pub memory_max: u64,
+    /// Replicas of each key; 0 is one on every member.
+    pub copies: usize,
+    /// Who must have a write before it is answered.
+    pub write_acks: Acks,
+    /// Who is asked before a read is answered.
+    pub read_acks: Acks,
+    /// Small writes go to the other replicas as datagrams, once: what is lost is left to healing.
+    pub datagram: bool,
+    /// Which of the placements of all keyspaces it has: keys of one are compared with each other. Set by
+    /// `Keyspaces`.
+    pub group: u8,
 }
 
 /// All keyspaces: the longest prefix that fits a key decides.
 #[derive(Clone, Debug)]
 pub struct Keyspaces {
     all: Vec<Keyspace>,
+    groups: usize,
 }
 
 impl Keyspaces {
@@ -36,7 +72,19 @@ impl Keyspaces {
             all.push(Keyspace::default());
         }
         all.sort_by_key(|keyspace| std::cmp::Reverse(keyspace.prefix.len()));
-        Keyspaces { all }
+        let mut placements: Vec<usize> = all.iter().map(|keyspace| keyspace.copies).collect();
+        placements.sort_unstable();
+        placements.dedup();
+        for keyspace in &mut all {
+            // There are no more than numbers of copies.
+            keyspace.group = placements.binary_search(&keyspace.copies).unwrap_or(0) as u8;
+        }
+        Keyspaces { all, groups: placements.len() }
+    }
+
+    /// How many different placements there are.
+    pub fn groups(&self) -> usize {
+        self.groups
     }
 
     /// The index of the keyspace of `key`.

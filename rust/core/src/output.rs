@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::blob::{BLOB_BYTES_MIN, Blob, Value};
 
 /// A queue of bytes. Append at the back; send `front` and `advance` by what was sent.
@@ -83,6 +85,42 @@ impl Output {
         while self.blobs.len() > mark.1 {
             self.blob_bytes -= self.blobs.pop_back().map_or(0, |(_, blob)| blob.len());
         }
+    }
+
+    /// Takes back what was appended since `mark`, to be appended later.
+    pub fn split_off(&mut self, mark: (usize, usize)) -> Output {
+        let bytes = self.bytes.split_off(mark.0);
+        let blobs: VecDeque<_> =
+            self.blobs.split_off(mark.1).into_iter().map(|(at, blob)| (at - mark.0, blob)).collect();
+        let blob_bytes = blobs.iter().map(|(_, blob)| blob.len()).sum();
+        self.blob_bytes -= blob_bytes;
+        Output { bytes, sent: 0, blobs, blob_sent: 0, blob_bytes }
+    }
+
+    /// Appends all of `other`, of which nothing has been sent.
+    pub fn append(&mut self, other: &mut Output) {
+        let at = self.bytes.len();
+        self.bytes.append(&mut other.bytes);
+        self.blobs.extend(other.blobs.drain(..).map(|(place, blob)| (at + place, blob)));
+        self.blob_bytes += std::mem::take(&mut other.blob_bytes);
+    }
+
+    /// Takes everything, of which nothing has been sent, as pieces; `chunks` makes them of a large value.
+    pub fn take_pieces<I: Iterator<Item = Bytes>>(
+        &mut self,
+        chunks: impl Fn(&Arc<Blob>) -> I,
+    ) -> VecDeque<Bytes> {
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        let (mut pieces, mut from) = (VecDeque::new(), 0);
+        for (at, blob) in self.blobs.drain(..) {
+            pieces.push_back(bytes.slice(from..at));
+            pieces.extend(chunks(&blob));
+            from = at;
+        }
+        pieces.push_back(bytes.slice(from..));
+        self.clear();
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
     }
 
     /// The next bytes to send, in one piece; empty when nothing is waiting.

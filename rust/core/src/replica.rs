@@ -9,6 +9,7 @@ use crate::config::Limits;
 use crate::entry::{KEY_BYTES_MAX, View};
 use crate::error::Refusal;
 use crate::keyspace::Writes;
+use crate::outbox::Outbox;
 use crate::store::{Cell, Merged, Store};
 use crate::usage::Usage;
 use crate::version::Version;
@@ -78,6 +79,15 @@ impl Body<'_> {
     /// Whether the value has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The value to be kept: a copy of what is lent.
+    pub fn into_owned(self) -> Body<'static> {
+        match self {
+            Body::Lent(bytes) => Body::Owned(bytes.to_vec()),
+            Body::Owned(bytes) => Body::Owned(bytes),
+            Body::Shared(blob) => Body::Shared(blob),
+        }
     }
 
     /// The value's first piece, which of a small one is all.
@@ -191,18 +201,29 @@ pub struct Replica {
     limits: Arc<Limits>,
     stranger_limits: Arc<Limits>,
     counters: Arc<Counters>,
+    outbox: Option<Arc<Outbox>>,
 }
 
 impl Replica {
     /// A coordinator for one thread, with counters of its own.
     pub fn new(store: Arc<Store>, waits: Arc<Waits>, limits: Arc<Limits>) -> Self {
         let stranger_limits = Arc::new(limits.for_strangers());
-        Replica { store, waits, limits, stranger_limits, counters: Arc::default() }
+        Replica { store, waits, limits, stranger_limits, counters: Arc::default(), outbox: None }
     }
 
     /// A coordinator for any number of threads.
     pub fn for_threads(store: Arc<Store>, waits: Arc<Waits>, limits: Arc<Limits>) -> Self {
         Replica { counters: Arc::new(Counters::for_threads()), ..Replica::new(store, waits, limits) }
+    }
+
+    /// The same coordinator, in a cluster.
+    pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
+        Replica { outbox: Some(outbox), ..self }
+    }
+
+    /// The way to the other replicas; `None` on a single node.
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_deref()
     }
 
     /// The store.
@@ -414,7 +435,7 @@ impl Replica {
 
     fn remove(&self, cell: &mut Cell<'_>, now_ms: u64) -> Result<Version, Refusal> {
         let version = next_version(cell, now_ms)?;
-        apply(cell, &View::tombstone(version))?;
+        self.apply(cell, &View::tombstone(version))?;
         self.counters.deletes.bump();
         Ok(version)
     }
@@ -452,24 +473,49 @@ impl Replica {
                 }
             }
             let version = next_version(cell, now_ms)?;
-            apply(cell, &View { version, expires_ms, floor, value: Some(value) })?;
+            self.apply(cell, &View { version, expires_ms, floor, value: Some(value) })?;
             self.counters.writes.bump();
             Ok(version)
         })
+    }
+
+    /// Merges a write of this node's own, which beats whatever there is: it was made to.
+    fn apply(&self, cell: &mut Cell<'_>, view: &View<'_>) -> Result<(), Refusal> {
+        let base = cell.view().map_or(Version::ZERO, |view| view.version);
+        match cell.merge(view)? {
+            Merged::Applied => {
+                if let Some(outbox) = &self.outbox {
+                    outbox.wrote(cell.key(), base);
+                }
+                Ok(())
+            }
+            Merged::Kept | Merged::Stale => Err(Refusal::Internal(format!(
+                "nothing was written: version {} is not the last",
+                view.version
+            ))),
+        }
+    }
+
+    /// Gives the value of `key` a version above `watermark`, if it has one at or below it. Returns the
+    /// version that it had.
+    pub fn restamp(&self, key: &[u8], watermark: Version, now_ms: u64) -> Option<Version> {
+        let mut cell = self.store.cell(key);
+        let old = cell.view().filter(|view| view.version <= watermark && view.value.is_some())?;
+        let (base, expires_ms, floor) = (old.version, old.expires_ms, old.floor);
+        let body = old.value.map(Body::from);
+        let version = cell.next_version(now_ms).filter(|version| *version > watermark)?;
+        let value = match body.as_ref()? {
+            Body::Shared(blob) => Value::Blob(BlobRef::from(blob)),
+            body => Value::Inline(body.piece()),
+        };
+        let view = View { version, expires_ms, floor, value: Some(value) };
+        // It fitted before, so it fits now.
+        cell.merge(&view).ok()?;
+        Some(base)
     }
 }
 
 fn next_version(cell: &Cell<'_>, now_ms: u64) -> Result<Version, Refusal> {
     let text = "the key has the last version there can be: no write can come after it, nothing was written";
     cell.next_version(now_ms).ok_or_else(|| Refusal::Internal(text.into()))
-}
-
-/// Merges a write of this node's own, which beats whatever there is: it was made to.
-fn apply(cell: &mut Cell<'_>, view: &View<'_>) -> Result<(), Refusal> {
-    match cell.merge(view)? {
-        Merged::Applied => Ok(()),
-        Merged::Kept | Merged::Stale => {
-            Err(Refusal::Internal(format!("nothing was written: version {} is not the last", view.version)))
-        }
-    }
 }

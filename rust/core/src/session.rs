@@ -1,6 +1,8 @@
 //! One client's conversation: bytes in, replies out, in order. Sans-IO: the reactor brings the bytes, the
 //! time and the answers to cold commands, and does what each call's `Flow` says.
 
+mod away;
+
 use std::ops::Range;
 
 use crate::blob::Value;
@@ -14,11 +16,13 @@ use crate::output::Output;
 use crate::pipe::commands as pipe;
 use crate::pipe::request::Request;
 use crate::pipe::{Read, Reader, response};
+use crate::remote::{Plan, Remote, wire_pipe, wire_resp};
 use crate::replica::{Body, Replica};
 use crate::reply::Reply;
 use crate::resp;
 use crate::resp::scan::{Args, Scan, Scanned};
 use crate::store::PREFETCH;
+use away::{Away, away_pipe, away_resp};
 
 /// What the reactor does next for a connection, once the output is sent.
 #[derive(Debug, Eq, PartialEq)]
@@ -29,6 +33,9 @@ pub enum Flow {
     Yield,
     /// Pass this up, and call `handle_answer` with what comes back. Nothing is read meanwhile.
     Ask(Ask),
+    /// Wait for the cluster, and call `handle_outcome` with each thing that it says. Nothing is read
+    /// meanwhile.
+    Remote,
     /// Call `handle_wait` when the key has a value, or after so many milliseconds; `None` keeps the deadline
     /// of the wait that goes on.
     Wait(Vec<u8>, Option<u64>),
@@ -69,6 +76,8 @@ pub struct Session {
     processed: usize,
     /// The client has half-closed: nothing more will come.
     ended: bool,
+    /// The job under way has written what is to be waited for.
+    unconfirmed: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +100,7 @@ enum Stage {
     Working(Job),
     Asked(Option<Box<Request>>),
     Waiting(Box<Request>, Vec<u8>),
+    Remote(Box<Remote>),
     Over,
 }
 
@@ -101,7 +111,15 @@ impl Session {
     /// The conversation with a client that has just connected.
     pub fn new(client: Client) -> Self {
         let (wire, stage) = (Wire::Unknown, Stage::Reading);
-        Session { client, wire, stage, inbox: Vec::new(), processed: 0, ended: false }
+        Session { client, wire, stage, inbox: Vec::new(), processed: 0, ended: false, unconfirmed: false }
+    }
+
+    /// The conversation with another node on behalf of a client of its own: one request, in the protocol that
+    /// it says.
+    pub fn guest(client: Client, resp: bool) -> Self {
+        let pipe = Pipe { keep: true, ..Pipe::default() };
+        let wire = if resp { Wire::Resp(Scan::default()) } else { Wire::Pipe(pipe) };
+        Session { wire, ..Session::new(client) }
     }
 
     /// The client.
@@ -166,14 +184,11 @@ impl Session {
                 Wire::Resp(scan) => scan.args(&self.inbox[self.processed..]),
                 _ => Args::default(),
             };
-            if !job.step(&mut world.context(&mut self.client), args) {
-                return Flow::Yield;
-            }
-            if let Wire::Resp(scan) = &mut self.wire {
-                self.processed += scan.scanned();
-                scan.reset();
-            }
-            return self.answered(world);
+            let mark = world.out.mark();
+            world.begin(&self.client, None);
+            let done = job.step(&mut world.context(&mut self.client), args);
+            self.unconfirmed |= world.waits();
+            return if done { self.end_job(mark, world) } else { Flow::Yield };
         }
         if !matches!(self.stage, Stage::Reading) {
             return Flow::Read;
@@ -301,10 +316,10 @@ impl Session {
         let (mut at, mut warm, mut work_ns) = (0, 0, 0);
         while at < buffer.len() || scan.is_partial() {
             let limits = limits(&self.client, world.replica);
-            if world.out.len() > limits.output_max || work_ns > STEP_NS {
+            if world.out.len() > limits.output_max || work_ns > STEP_NS || world.is_full() {
                 return (at..buffer.len(), Flow::Yield);
             }
-            let rest = &buffer[at..];
+            let (rest, mark) = (&buffer[at..], world.out.mark());
             if at >= warm && !scan.is_partial() {
                 warm = at + warm_up(rest, world.replica);
             }
@@ -320,6 +335,17 @@ impl Session {
                     let args = scan.args(rest);
                     if args.is_empty() {
                         (end, resp::Next::Done)
+                    } else if let Some((away, plan)) = away_resp(args, &self.client, world) {
+                        // A request that is to run here, later, stays where it is.
+                        if plan != Plan::Fetch {
+                            scan.reset();
+                            at += end;
+                        }
+                        if let Away::Waits(remote) = away {
+                            self.stage = Stage::Remote(Box::new(remote));
+                            return (at..buffer.len(), Flow::Remote);
+                        }
+                        continue;
                     } else {
                         let (next, took_ns) = run_resp(args, &mut self.client, world);
                         work_ns += took_ns + COMMAND_NS;
@@ -333,6 +359,10 @@ impl Session {
                 at += end;
             }
             match next {
+                resp::Next::Done if world.waits() => {
+                    let flow = self.confirm(mark, wire_resp(&self.client), None, world);
+                    return (at..buffer.len(), flow);
+                }
                 resp::Next::Done => {}
                 resp::Next::Close => return (0..0, Flow::Close),
                 resp::Next::Ask(ask) => {
@@ -340,6 +370,7 @@ impl Session {
                     return (at..buffer.len(), Flow::Ask(ask));
                 }
                 resp::Next::Job(job) => {
+                    self.unconfirmed = world.waits();
                     self.stage = Stage::Working(job);
                     return (at..buffer.len(), Flow::Yield);
                 }
@@ -355,9 +386,10 @@ impl Session {
         loop {
             let limits = limits(&self.client, replica);
             let Wire::Pipe(pipe) = &mut self.wire else { return (0..0, Flow::Read) };
-            if world.out.len() > limits.output_max || work_ns > STEP_NS {
+            if world.out.len() > limits.output_max || work_ns > STEP_NS || world.is_full() {
                 return (at..buffer.len(), Flow::Yield);
             }
+            let mark = world.out.mark();
             work_ns += COMMAND_NS;
             let (end, request, ran) =
                 match pipe.reader.read(&buffer[at..], self.ended, !pipe.keep, limits, usage) {
@@ -370,8 +402,17 @@ impl Session {
                     Read::Refused(end, request, refusal) => (end, request, Err(refusal)),
                     Read::Request(end, request, body) => {
                         replica.counters().commands.bump();
-                        let ran = run_pipe(&mut world.context(&mut self.client), &request, body);
-                        (end, request, ran)
+                        match away_pipe(request, body, &self.client, world) {
+                            Ok(remote) => {
+                                self.stage = Stage::Remote(Box::new(remote));
+                                return (at + end..buffer.len(), Flow::Remote);
+                            }
+                            Err((request, body)) => {
+                                let context = &mut world.context(&mut self.client);
+                                let ran = body.and_then(|body| run_pipe(context, &request, body));
+                                (end, request, ran)
+                            }
+                        }
                     }
                 };
             at += end;
@@ -380,12 +421,17 @@ impl Session {
                 pipe::writer(world.out, &self.client, &request).refusal(refusal);
             }
             let rest = at..buffer.len();
+            if matches!(ran, Ok(pipe::Next::Done) | Err(_)) && world.waits() {
+                let wire = wire_pipe(&self.client, &request);
+                return (rest, self.confirm(mark, wire, request.id, world));
+            }
             match ran {
                 Ok(pipe::Next::Ask(ask)) => {
                     self.stage = Stage::Asked(Some(request));
                     return (rest, Flow::Ask(ask));
                 }
                 Ok(pipe::Next::Job(job)) => {
+                    self.unconfirmed = world.waits();
                     self.stage = Stage::Working(job);
                     return (rest, Flow::Yield);
                 }

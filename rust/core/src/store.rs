@@ -18,6 +18,7 @@ use crate::entry::{Entry, EntryRef, View};
 use crate::keyspace::{Keyspace, Keyspaces};
 use crate::merkle::{Digest, DigestKey, FANOUT, MerkleTree};
 use crate::slot::{SLOTS, key_slot};
+use crate::slots::{Scope, SlotSet};
 use crate::table::{TAG_BITS, Table, fetch};
 use crate::usage::{Growth, NoSpace, Usage};
 use crate::version::{Clock, NodeId, Version};
@@ -56,6 +57,8 @@ pub struct Store {
     keyspaces: Keyspaces,
     usage: Arc<Usage>,
     keeps_tombstones: AtomicBool,
+    /// Walks through the store that `collect` owes since watermarks rose.
+    walks: AtomicU64,
     expiring: AtomicU64,
     tombstones: AtomicU64,
     expired: AtomicU64,
@@ -65,9 +68,21 @@ pub struct Store {
 #[derive(Debug)]
 struct Branch {
     slots: [Slot; FANOUT],
+    /// Of the keys of the first placement, or all of them if there is only one.
     digest: Digest,
+    /// The digests of the slots, of the keys of each other placement.
+    others: Vec<[Digest; FANOUT]>,
     /// Entries that expire, and tombstones: what `collect` may drop.
     passing: u64,
+}
+
+impl Branch {
+    fn digest(&self, group: u8, slot: usize) -> Digest {
+        match usize::from(group).checked_sub(1) {
+            None => self.slots[slot].digest,
+            Some(other) => self.others.get(other).map_or(0, |digests| digests[slot]),
+        }
+    }
 }
 
 /// What there is of an entry to be counted.
@@ -109,8 +124,11 @@ pub enum Merged {
 impl Store {
     /// An empty store.
     pub fn new(config: StoreConfig) -> Self {
-        let branch =
-            || Mutex::new(Branch { slots: std::array::from_fn(|_| Slot::default()), digest: 0, passing: 0 });
+        let others = config.keyspaces.groups() - 1;
+        let branch = || {
+            let slots = std::array::from_fn(|_| Slot::default());
+            Mutex::new(Branch { slots, digest: 0, others: vec![[0; FANOUT]; others], passing: 0 })
+        };
         Store {
             branches: (0..FANOUT).map(|_| branch()).collect(),
             node: config.node,
@@ -121,6 +139,7 @@ impl Store {
             usage: Arc::new(Usage::new(config.memory_max, &config.keyspaces)),
             keyspaces: config.keyspaces,
             keeps_tombstones: AtomicBool::new(false),
+            walks: AtomicU64::new(0),
             expiring: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -163,9 +182,15 @@ impl Store {
         self.expiring.load(Relaxed)
     }
 
+    /// How many tombstones there are.
+    pub fn tombstones(&self) -> u64 {
+        self.tombstones.load(Relaxed)
+    }
+
     /// Whether `collect` may find something to drop, now or later.
     pub fn has_passing(&self) -> bool {
-        self.expiring() > 0 || (self.tombstones.load(Relaxed) > 0 && !self.keeps_tombstones.load(Relaxed))
+        let may_go = !self.keeps_tombstones.load(Relaxed) || self.walks.load(Relaxed) > 0;
+        self.expiring() > 0 || (may_go && self.tombstones() > 0)
     }
 
     /// How many entries were dropped because their time had passed.
@@ -179,6 +204,28 @@ impl Store {
     /// `NoSpace` when the entry would pass a memory limit; nothing changed.
     pub fn merge(&self, key: &[u8], view: &View<'_>) -> Result<Merged, NoSpace> {
         self.cell(key).merge(view)
+    }
+
+    /// What is at or below `watermark` and not there was deleted everywhere, in these slots. `collect` drops
+    /// the tombstones.
+    pub fn raise_watermarks(&self, slots: &SlotSet, watermark: Version) {
+        for (index, branch) in self.branches.iter().enumerate() {
+            let mut branch = branch.lock();
+            for (place, slot) in branch.slots.iter_mut().enumerate() {
+                if slots.contains((index * FANOUT + place) as u16) {
+                    slot.watermark = slot.watermark.max(watermark);
+                }
+            }
+        }
+        // One may be under way, and past some of the slots.
+        self.walks.store(2, Relaxed);
+    }
+
+    /// What is at or below `watermark` and not there was deleted everywhere, in the slot of `key`.
+    pub fn raise_watermark(&self, key: &[u8], watermark: Version) {
+        let mut cell = self.cell(key);
+        let slot = cell.slot_mut();
+        slot.watermark = slot.watermark.max(watermark);
     }
 
     /// Reads the entry of `key`, tombstones and expired values too.
@@ -263,6 +310,9 @@ impl Store {
                 dropped += 1;
             }
         }
+        if next == 0 {
+            let _ = self.walks.fetch_update(Relaxed, Relaxed, |walks| walks.checked_sub(1));
+        }
         (next, dropped)
     }
 
@@ -270,8 +320,11 @@ impl Store {
     pub fn merkle(&self) -> MerkleTree {
         let mut tree = MerkleTree::new();
         for (index, branch) in self.branches.iter().enumerate() {
-            for (slot, of) in branch.lock().slots.iter().enumerate() {
-                tree.add(index * FANOUT + slot, of.digest);
+            let branch = branch.lock();
+            for slot in 0..FANOUT {
+                let others = branch.others.iter().map(|digests| digests[slot]);
+                let digest = others.fold(branch.slots[slot].digest, |all, other| all ^ other);
+                tree.add(index * FANOUT + slot, digest);
             }
         }
         tree
@@ -279,7 +332,72 @@ impl Store {
 
     /// The digest of everything.
     pub fn root(&self) -> Digest {
-        self.branches.iter().fold(0, |root, branch| root ^ branch.lock().digest)
+        let of = |branch: &Mutex<Branch>| {
+            let branch = branch.lock();
+            branch.others.iter().flatten().fold(branch.digest, |all, other| all ^ other)
+        };
+        self.branches.iter().fold(0, |root, branch| root ^ of(branch))
+    }
+
+    /// The digest of each branch, of what two nodes both keep.
+    pub fn branch_digests(&self, scope: &Scope) -> Vec<Digest> {
+        let of = |(index, branch): (usize, &Mutex<Branch>)| {
+            let branch = branch.lock();
+            let slots = (0..FANOUT).filter(|slot| scope.slots.contains((index * FANOUT + slot) as u16));
+            slots.fold(0, |all, slot| all ^ branch.digest(scope.group, slot))
+        };
+        self.branches.iter().enumerate().map(of).collect()
+    }
+
+    /// The digest of each slot of a branch, and how many entries the slot has, of what two nodes both keep.
+    pub fn slot_digests(&self, scope: &Scope, branch: usize) -> Vec<(Digest, usize)> {
+        let of = self.branches[branch % FANOUT].lock();
+        let digest = |slot: usize| match scope.slots.contains((branch * FANOUT + slot) as u16) {
+            true => (of.digest(scope.group, slot), of.slots[slot].table.len()),
+            false => (0, 0),
+        };
+        (0..FANOUT).map(digest).collect()
+    }
+
+    /// Visits entries of the slots in `scope` from `cursor` on, at least `limit` of them or some more, and
+    /// returns the cursor to go on with; `None` at the end. As `scan` otherwise.
+    pub fn scan_scope(
+        &self,
+        scope: &Scope,
+        cursor: u64,
+        limit: usize,
+        mut visit: impl FnMut(&[u8], &View<'_>),
+    ) -> Option<u64> {
+        let (mut from, mut tag) = ((cursor >> TAG_BITS) as usize, (cursor & ((1 << TAG_BITS) - 1)) as u32);
+        let mut visited = 0;
+        while let Some(slot) = scope.slots.next(from) {
+            let slot = usize::from(slot);
+            if slot != from {
+                tag = 0;
+            }
+            if visited >= limit {
+                return Some((slot as u64) << TAG_BITS | u64::from(tag));
+            }
+            let branch = self.branches[slot / FANOUT].lock();
+            let mut last = None;
+            for (found, entry) in branch.slots[slot % FANOUT].table.iter_from(tag) {
+                if visited >= limit && last != Some(found) {
+                    return Some((slot as u64) << TAG_BITS | u64::from(found));
+                }
+                (visited, last) = (visited + 1, Some(found));
+                if self.keyspaces.groups() > 1 && self.group_of(entry.key()) != scope.group {
+                    continue;
+                }
+                visit(entry.key(), &entry.view(self.node));
+            }
+            // An empty slot costs a look, too.
+            (from, tag, visited) = (slot + 1, 0, visited + 1);
+        }
+        None
+    }
+
+    fn group_of(&self, key: &[u8]) -> u8 {
+        self.keyspaces.get(self.keyspaces.index_of(key)).group
     }
 
     fn walk(
@@ -346,6 +464,11 @@ impl Cell<'_> {
     /// The entry, also when it is a tombstone or has expired.
     pub fn view(&self) -> Option<View<'_>> {
         self.index.map(|index| self.entry(index).view(self.store.node))
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.key
     }
 
     /// The rules of the key.
@@ -472,8 +595,15 @@ impl Cell<'_> {
     }
 
     fn toggle(&mut self, digest: Digest) {
-        self.slot_mut().digest ^= digest;
-        self.branch.digest ^= digest;
+        let place = self.place.slot;
+        let group = if self.branch.others.is_empty() { 0 } else { self.store.group_of(self.key) };
+        match usize::from(group).checked_sub(1) {
+            None => {
+                self.slot_mut().digest ^= digest;
+                self.branch.digest ^= digest;
+            }
+            Some(other) => self.branch.others[other][place] ^= digest,
+        }
     }
 
     fn entry(&self, index: usize) -> EntryRef<'_> {

@@ -88,6 +88,11 @@ impl Clock {
         }
     }
 
+    /// The last stamp.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
     /// Learns a stamp that another node made, unless it is too far ahead to be believed.
     pub fn observe(&self, stamp: u64, now_ms: u64) {
         if stamp >> COUNTER_BITS <= now_ms + AHEAD_MS_MAX {

@@ -1,7 +1,11 @@
 //! What an engine is started with. `turbopump/config.py` owns names, defaults and reasons.
 
+use std::net::SocketAddr;
+
+use turbopump_core::cluster::ClusterConfig;
 use turbopump_core::config::Limits;
 use turbopump_core::keyspace::Keyspace;
+use turbopump_udt::{PresharedKey, PrivateKey, PublicKey};
 
 /// Who may connect to the unix socket; a list that is `None` admits everybody the socket's mode does.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +34,44 @@ impl Guests {
     }
 }
 
+/// A node's place in a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// All members, this node too, in the order of their names.
+    pub members: Vec<MemberOptions>,
+    /// Where the socket for the others is bound.
+    pub bind: SocketAddr,
+    /// This node's key.
+    pub key: PrivateKey,
+    /// What all members share: newer first, each with its number.
+    pub shared: Vec<(u8, PresharedKey)>,
+    /// The secret of the digests, the same on all nodes.
+    pub digest_secret: [u8; 16],
+    /// Whether clients over TCP are told where a key is kept, rather than served from there.
+    pub redirect: bool,
+    /// What the cluster keeps to.
+    pub cluster: ClusterConfig,
+    /// What the transport keeps to.
+    pub transport: turbopump_udt::Config,
+}
+
+/// A member of a cluster.
+#[derive(Clone, Debug)]
+pub struct MemberOptions {
+    /// Its name.
+    pub name: String,
+    /// Where its socket is.
+    pub address: Option<SocketAddr>,
+    /// Where Redis's clients find it, `host:port`, if it listens for them.
+    pub door: Option<String>,
+    /// Its public key.
+    pub key: PublicKey,
+    /// Its share of the slots.
+    pub weight: u32,
+    /// What it is lost together with.
+    pub zone: String,
+}
+
 /// An engine's configuration.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -53,6 +95,8 @@ pub struct EngineConfig {
     pub read_buffer: usize,
     /// Rules by key prefix.
     pub keyspaces: Vec<Keyspace>,
+    /// The cluster; `None` for a single node.
+    pub cluster: Option<ClusterOptions>,
     /// Has the allocator give unused memory back to the system; may take a while.
     pub release_memory: fn(),
 }
@@ -71,6 +115,7 @@ impl Default for EngineConfig {
             events_max: 10_000,
             read_buffer: 64 * 1024,
             keyspaces: Vec::new(),
+            cluster: None,
             release_memory: || {},
         }
     }

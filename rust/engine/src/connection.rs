@@ -21,6 +21,8 @@ pub enum Stage {
     Yielding,
     /// Nothing, until the cold command it asked is answered.
     Asked,
+    /// Nothing, until the cluster says something about its command.
+    Remote,
     /// Nothing, until the key it waits for appears.
     Waiting,
     /// Close.

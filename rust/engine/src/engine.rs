@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use turbopump_core::error::Refusal;
-use turbopump_core::keyspace::Keyspaces;
+use turbopump_core::keyspace::{Acks, Keyspaces};
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
@@ -23,6 +23,8 @@ use turbopump_core::waits::{Waiter, Waits};
 use crate::config::EngineConfig;
 use crate::events::{Event, Events};
 use crate::janitor::Janitor;
+use crate::join::Join;
+use crate::peers::PeerInfo;
 use crate::reactor::{Reactor, WAKER};
 use crate::sched::ask_for_short_slice;
 use crate::shared::{ClientInfo, Inbox, Order, Shared};
@@ -39,6 +41,12 @@ pub enum EngineError {
     /// The system refused something the engine needs.
     #[error("the system refused it: {0}")]
     Errno(#[from] rustix::io::Errno),
+    /// No layout can be made of the members.
+    #[error(transparent)]
+    Layout(#[from] turbopump_core::layout::LayoutError),
+    /// The socket for the peers cannot be bound.
+    #[error("cannot bind UDP {0}: {1}")]
+    Bind(std::net::SocketAddr, std::io::Error),
     /// It has been started before.
     #[error("the engine was started before: make another one")]
     Started,
@@ -69,12 +77,17 @@ impl Engine {
         let inbox = |waker| Inbox { orders: Mutex::default(), waker };
         let inboxes = Arc::new(wakers.into_iter().map(inbox).collect::<Vec<_>>());
         let events = Arc::new(Events::new(config.events_max)?);
-        let replica = replica(&config, Arc::clone(&inboxes), Arc::clone(&events))?;
-        let coordinator = || {
+        let mut replica = replica(&config, Arc::clone(&inboxes), Arc::clone(&events))?;
+        let coordinator = |_| {
             let limits = Arc::new(config.limits.clone());
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
         };
-        let replicas: Vec<Replica> = (0..count).map(|_| coordinator()).collect();
+        let mut replicas: Vec<Replica> = (0..count).map(coordinator).collect();
+        let mut peers = None;
+        if let Some(options) = &config.cluster {
+            let join = Join { config: &config, options, inboxes: &inboxes };
+            peers = Some(join.join(&mut replicas, &mut replica)?);
+        }
         let shared = Arc::new(Shared {
             events,
             counters: replicas
@@ -94,11 +107,16 @@ impl Engine {
             undrained: AtomicUsize::new(count),
             answered: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
+            peer_changes: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         });
         let mut reactors = Vec::with_capacity(count);
         for (index, (poll, replica)) in polls.into_iter().zip(replicas).enumerate() {
-            reactors.push(Reactor::new(index, Arc::clone(&shared), poll, replica, random()?));
+            let mut reactor = Reactor::new(index, Arc::clone(&shared), poll, replica, random()?);
+            if let Some(peers) = peers.take() {
+                reactor.own_peers(peers)?;
+            }
+            reactors.push(reactor);
         }
         Ok(Engine {
             shared,
@@ -223,6 +241,37 @@ impl Engine {
         if self.shared.failed.load(SeqCst) { Err(EngineError::Failed) } else { Ok(&self.shared.replica) }
     }
 
+    /// All members of the cluster, this node too; none on a single node.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let Some(inbox) = self.running().next() else { return Vec::new() };
+        let (sender, receiver) = sync_channel(1);
+        inbox.send(Order::DescribePeers(sender));
+        receiver.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
+    }
+
+    /// Runs a request in the pipe protocol as if a client had sent it; a `Replied` event tells the reply to
+    /// the call with the number that this returns. `None` where only the store is asked: on a single node.
+    pub fn execute(&self, request: Vec<u8>) -> Option<u64> {
+        self.shared.config.cluster.as_ref()?;
+        let call = self.shared.next_wait.fetch_add(1, Relaxed);
+        self.shared.inboxes[0].send(Order::Execute(call, request));
+        Some(call)
+    }
+
+    /// Whether what is asked of `key` can be done by the store of this node alone.
+    pub fn is_here(&self, key: &[u8], write: bool) -> bool {
+        self.shared.replica.outbox().is_none_or(|outbox| {
+            let (routes, rules) = (outbox.routes(), outbox.routes().rules(key));
+            let acks = if write { rules.write_acks } else { rules.read_acks };
+            routes.len() < 2 || routes.is_mine(key) && acks == Acks::One
+        })
+    }
+
+    /// Has the node compare what it holds with its peers now.
+    pub fn sync(&self) {
+        self.running().take(1).for_each(|inbox| inbox.send(Order::Sync));
+    }
+
     /// All clients.
     pub fn clients(&self) -> Vec<ClientInfo> {
         let ask = |inbox: &Inbox| {
@@ -258,6 +307,7 @@ impl Engine {
             ("memory", store.usage().total().bytes()),
             ("max_memory", store.usage().total().limit()),
             ("expiring", store.expiring()),
+            ("tombstones", store.tombstones()),
             ("expired", store.expired()),
             ("hits", sum(|counters| counters.hits.get())),
             ("misses", sum(|counters| counters.misses.get())),
@@ -302,7 +352,10 @@ fn replica(
 ) -> Result<Replica, EngineError> {
     let secret = |_| random().map(u64::to_ne_bytes);
     let digest_secret: Vec<u8> = (0..2).map(secret).collect::<Result<Vec<_>, _>>()?.concat();
-    let digest_secret = digest_secret.try_into().unwrap_or_default();
+    let digest_secret = match &config.cluster {
+        Some(cluster) => cluster.digest_secret,
+        None => digest_secret.try_into().unwrap_or_default(),
+    };
     let store = Store::new(StoreConfig {
         node: node_id(&config.name),
         hash_seed: random()?,
@@ -310,6 +363,7 @@ fn replica(
         keyspaces: Keyspaces::new(config.keyspaces.clone()),
         memory_max: config.memory_max,
     });
+    store.keep_tombstones(config.cluster.is_some());
     let wake = move |reactor: usize| match inboxes.get(reactor) {
         Some(inbox) => inbox.wake(),
         None => events.signal(),
@@ -319,12 +373,13 @@ fn replica(
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.
-fn node_id(name: &str) -> NodeId {
+pub fn node_id(name: &str) -> NodeId {
     let digest = DigestKey::new(b"turbopump/node-1").digest(name.as_bytes(), Default::default(), false);
     NodeId((digest >> 64) as u64 | 1)
 }
 
-fn random() -> Result<u64, rustix::io::Errno> {
+/// A random number, of the system.
+pub fn random() -> Result<u64, rustix::io::Errno> {
     let mut bytes = [0u8; 8];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
     Ok(u64::from_ne_bytes(bytes))

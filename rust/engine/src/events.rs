@@ -31,6 +31,13 @@ pub enum Event {
     Failed(String),
     /// The key of the call with this number has a value now, or had one.
     Appeared(u64),
+    /// The reply to the request of this process with this number.
+    Replied {
+        /// The number.
+        call: u64,
+        /// What a client would be answered, with its length.
+        reply: Vec<u8>,
+    },
     /// All reactors have drained.
     Drained {
         /// Connections that ended between two requests.
@@ -61,7 +68,8 @@ impl Events {
     /// Adds an event; gives it back when the queue is full. What must arrive has a reserve of its own.
     pub fn push(&self, event: Event) -> Result<(), Event> {
         let mut queue = self.queue.lock();
-        let vital = matches!(event, Event::Failed(_) | Event::Drained { .. });
+        // Somebody waits for each reply, so there are no more of them than calls.
+        let vital = matches!(event, Event::Failed(_) | Event::Drained { .. } | Event::Replied { .. });
         if queue.len() >= self.limit && !vital {
             return Err(event);
         }

@@ -7,11 +7,13 @@ use std::sync::mpsc::SyncSender;
 
 use mio::Waker;
 use parking_lot::Mutex;
+use turbopump_core::cluster::Outcome;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
 
 use crate::config::EngineConfig;
 use crate::events::Events;
+use crate::peers::PeerInfo;
 
 /// What a thread asks of a reactor.
 #[derive(Debug)]
@@ -25,6 +27,14 @@ pub enum Order {
     },
     /// Answer the cold command with this number.
     Answer(u64, Reply),
+    /// The cluster says something about the command of the client with this token.
+    Outcome(u64, Outcome),
+    /// Describe all members of the cluster.
+    DescribePeers(SyncSender<Vec<PeerInfo>>),
+    /// Compare with the peers now.
+    Sync,
+    /// Run a request of this process, in the pipe protocol, and tell its reply under this number.
+    Execute(u64, Vec<u8>),
     /// Describe all clients.
     Describe(SyncSender<Vec<ClientInfo>>),
     /// End the client with this number, and tell whether there was one.
@@ -114,6 +124,8 @@ pub struct Shared {
     pub answered: AtomicU64,
     /// Connections that the deadline cut off.
     pub aborted: AtomicU64,
+    /// How often a peer came or went.
+    pub peer_changes: AtomicU64,
     /// A reactor panicked.
     pub failed: AtomicBool,
 }

@@ -413,7 +413,7 @@ struct Line {
 
 impl Line {
     fn bind(address: SocketAddr, config: Config, identity: Identity) -> Result<Self, TransferError> {
-        let udp = Udp::bind(address, config, identity).map_err(system(address))?;
+        let mut udp = Udp::bind(address, config, identity).map_err(system(address))?;
         let poll = Poll::new().map_err(system("epoll"))?;
         udp.register(poll.registry(), SOCKET, TIMER).map_err(system("epoll"))?;
         Ok(Line { udp, poll, events: Events::with_capacity(16) })

@@ -41,6 +41,8 @@ pub struct Udp {
     unsent: Option<(Transmit, usize)>,
     /// There may be datagrams to read: polling tells only when there are new ones.
     readable: bool,
+    /// Where the socket is polled, its token, and whether polling tells when it takes more, too.
+    polled: Option<(Registry, Token, bool)>,
     /// Datagrams that the system refused to send: they count as lost on the way.
     refused: u64,
 }
@@ -81,6 +83,7 @@ impl Udp {
             out: Vec::with_capacity(BUFFER),
             unsent: None,
             readable: true,
+            polled: None,
             refused: 0,
         })
     }
@@ -97,9 +100,9 @@ impl Udp {
     ///
     /// # Errors
     /// The system refuses it.
-    pub fn register(&self, registry: &Registry, socket: Token, timer: Token) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), socket, both)?;
+    pub fn register(&mut self, registry: &Registry, socket: Token, timer: Token) -> io::Result<()> {
+        self.polled = Some((registry.try_clone()?, socket, false));
+        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), socket, Interest::READABLE)?;
         registry.register(&mut SourceFd(&self.timer.as_raw_fd()), timer, Interest::READABLE)
     }
 
@@ -133,15 +136,34 @@ impl Udp {
     /// The socket or the timer is broken, which leaves nothing to be done.
     pub fn turn(&mut self) -> io::Result<bool> {
         let more = self.read()?;
+        Ok(self.flush()? || more)
+    }
+
+    /// Lets time pass, sends, and sets the timer: the second half of a turn.
+    ///
+    /// # Errors
+    /// As `turn`.
+    pub fn flush(&mut self) -> io::Result<bool> {
         self.endpoint.handle_timeout(now());
-        let more = self.send() || more;
+        let more = self.send();
         if !more {
             self.arm()?;
+        }
+        // A socket that always tells when it takes more wakes its owner after all that it sends.
+        let write = self.unsent.is_some();
+        if let Some((registry, token, _)) = self.polled.as_ref().filter(|(_, _, polled)| *polled != write) {
+            let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            registry.reregister(&mut SourceFd(&self.socket.as_raw_fd()), *token, interest)?;
+            self.polled.iter_mut().for_each(|(_, _, polled)| *polled = write);
         }
         Ok(more)
     }
 
-    fn read(&mut self) -> io::Result<bool> {
+    /// Reads: the first half of a turn. Returns whether there is more.
+    ///
+    /// # Errors
+    /// As `turn`.
+    pub fn read(&mut self) -> io::Result<bool> {
         for _ in 0..READ_TURN {
             if !self.readable {
                 return Ok(false);
@@ -161,6 +183,8 @@ impl Udp {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            // Less than there was room for: all there is. Polling tells when there is more.
+            self.readable = count == BUFFERS;
             let now = now();
             for (meta, buffer) in metas[..count].iter().zip(self.received.chunks_mut(BUFFER)) {
                 let ecn = match meta.ecn {

@@ -8,6 +8,7 @@ use turbopump_core::error::Refusal;
 use turbopump_core::replica::{Body, Condition, Lifetime, Replica};
 use turbopump_core::version::Version;
 use turbopump_engine::engine::{self as native, unix_ms};
+use turbopump_engine::peers::PeerInfo;
 
 use crate::merkle::MerkleTree;
 use crate::{error, events, options, values};
@@ -237,7 +238,22 @@ impl Engine {
             keyspaces.push(dict);
         }
         stats.set_item("keyspaces", keyspaces)?;
+        let peers = py.detach(|| self.engine.peers());
+        stats.set_item("peers", peers.iter().map(|info| peer(py, info)).collect::<PyResult<Vec<_>>>()?)?;
         Ok(stats)
+    }
+
+    fn sync(&self) {
+        self.engine.sync();
+    }
+
+    fn is_here(&self, key: &[u8], write: bool) -> bool {
+        self.engine.is_here(key, write)
+    }
+
+    fn execute(&self, request: Vec<u8>) -> PyResult<u64> {
+        let alone = || pyo3::exceptions::PyRuntimeError::new_err("a single node asks nobody");
+        self.engine.execute(request).ok_or_else(alone)
     }
 
     fn clients<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
@@ -263,4 +279,32 @@ impl Engine {
     fn kill(&self, py: Python<'_>, id: u64) -> bool {
         py.detach(|| self.engine.kill(id))
     }
+}
+
+fn peer<'py>(py: Python<'py>, info: &PeerInfo) -> PyResult<Bound<'py, PyDict>> {
+    let (dict, link, cluster) = (PyDict::new(py), &info.link, &info.cluster);
+    dict.set_item("name", &info.name)?;
+    dict.set_item("state", info.state)?;
+    let counts = [
+        ("rtt_us", link.rtt.as_micros() as u64),
+        ("rate", link.pacing_rate),
+        ("cwnd", link.window),
+        ("bytes_sent", link.bytes_sent),
+        ("bytes_received", link.bytes_received),
+        ("entries_sent", cluster.entries_sent),
+        ("entries_received", cluster.entries_received),
+        ("hints", cluster.hints),
+        ("hints_lost", cluster.hints_lost),
+        ("unconfirmed", cluster.unconfirmed),
+        ("rounds", cluster.exchange.rounds),
+        ("rounds_equal", cluster.exchange.equal),
+        ("digest_bytes", cluster.exchange.bytes),
+        ("keys_found", cluster.exchange.sent + cluster.exchange.wanted),
+    ];
+    counts.into_iter().try_for_each(|(name, count)| dict.set_item(name, count))?;
+    dict.set_item("loss", link.packets_lost as f64 / link.packets_sent.max(1) as f64)?;
+    dict.set_item("congestion", link.congestion)?;
+    dict.set_item("last_equal_ms", info.equal_ago_ms)?;
+    dict.set_item("gc_held", info.holds_deletes)?;
+    Ok(dict)
 }

@@ -59,9 +59,11 @@ pub fn refused(py: Python<'_>, refusal: &Refusal) -> PyErr {
         }
         Refusal::NotFound => with_code::<NotFoundError>(py, code, message),
         Refusal::NoSpace(_) => with_code::<NoSpaceError>(py, code, message),
-        Refusal::Timeout | Refusal::Busy(_) | Refusal::ShuttingDown | Refusal::Internal(_) => {
-            with_code::<UnavailableError>(py, code, message)
-        }
+        Refusal::Timeout
+        | Refusal::Busy(_)
+        | Refusal::ShuttingDown
+        | Refusal::Unavailable(_)
+        | Refusal::Internal(_) => with_code::<UnavailableError>(py, code, message),
         Refusal::Denied(_) | Refusal::AuthRequired => with_code::<DeniedError>(py, code, message),
         _ => with_code::<RequestError>(py, code, message),
     }
@@ -75,6 +77,8 @@ pub fn broken(py: Python<'_>, broken: &BrokenReply) -> PyErr {
 /// The exception for an engine that cannot do it.
 pub fn engine(py: Python<'_>, error: EngineError) -> PyErr {
     match error {
+        EngineError::Layout(_) => PyValueError::new_err(error.to_string()),
+        EngineError::Bind(..) => PyOSError::new_err(error.to_string()),
         EngineError::System(error) => PyOSError::new_err(error.to_string()),
         EngineError::Errno(errno) => PyOSError::new_err((errno.raw_os_error(), errno.to_string())),
         EngineError::Started => PyRuntimeError::new_err(error.to_string()),

@@ -32,6 +32,13 @@ pub struct Appeared {
     wait: u64,
 }
 
+/// A call of `Engine.execute` is answered.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Replied {
+    call: u64,
+    reply: Py<PyBytes>,
+}
+
 /// The drain is over.
 #[pyclass(frozen, get_all, module = "turbopump._native")]
 pub struct Drained {
@@ -72,6 +79,14 @@ impl Appeared {
 }
 
 #[pymethods]
+impl Replied {
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str) {
+        ("call", "reply")
+    }
+}
+
+#[pymethods]
 impl Drained {
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str) {
@@ -93,6 +108,9 @@ pub fn object(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         }
         Event::Failed(message) => Py::new(py, Failed { message })?.into_any(),
         Event::Appeared(wait) => Py::new(py, Appeared { wait })?.into_any(),
+        Event::Replied { call, reply } => {
+            Py::new(py, Replied { call, reply: PyBytes::new(py, &reply).unbind() })?.into_any()
+        }
         Event::Drained { answered, aborted } => Py::new(py, Drained { answered, aborted })?.into_any(),
     })
 }

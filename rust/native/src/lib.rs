@@ -52,7 +52,7 @@ mod _native {
         RequestError, TurbopumpError, UnavailableError,
     };
     #[pymodule_export]
-    use super::events::{Appeared, Asked, Drained, Failed, Logged};
+    use super::events::{Appeared, Asked, Drained, Failed, Logged, Replied};
     #[pymodule_export]
     use super::merkle::MerkleTree;
     #[pymodule_export]

@@ -1,10 +1,17 @@
 //! Options of the engine, from the dict that `turbopump.config.engine_options` makes.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use turbopump_core::cluster::ClusterConfig;
 use turbopump_core::config::Limits;
-use turbopump_core::keyspace::{Keyspace, Writes};
-use turbopump_engine::config::{EngineConfig, Guests};
+use turbopump_core::keyspace::{Acks, Keyspace, Writes};
+use turbopump_core::merkle::DigestKey;
+use turbopump_core::version::Version;
+use turbopump_engine::config::{ClusterOptions, EngineConfig, Guests, MemberOptions};
+use turbopump_udt::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::error;
 
@@ -84,6 +91,10 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
             wait_ms_max: limits.take("max_wait_ms")?,
         },
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,
+        cluster: match options.take_or::<Option<Bound<'_, PyDict>>>("cluster", None)? {
+            Some(dict) => Some(cluster(&dict)?),
+            None => None,
+        },
         release_memory: crate::release_memory,
     };
     [limits, guests, options].into_iter().try_for_each(Dict::finish)?;
@@ -101,7 +112,76 @@ fn keyspace(dict: &Bound<'_, PyDict>) -> PyResult<Keyspace> {
         },
         ttl_ms: options.take("ttl_ms")?,
         memory_max: options.take("max_memory")?,
+        copies: options.take_or("copies", 0)?,
+        write_acks: acks("write_acks", &options)?,
+        read_acks: acks("read_acks", &options)?,
+        datagram: options.take_or("datagram", false)?,
+        group: 0,
     };
     options.finish()?;
     Ok(keyspace)
+}
+
+fn acks(name: &str, options: &Dict<'_>) -> PyResult<Acks> {
+    let word = options.take_or::<String>(name, "one".into())?;
+    let named = format!("keyspaces.{name}");
+    Acks::named(word.as_bytes()).ok_or_else(|| error::option(&named, "is one, quorum or all"))
+}
+
+fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
+    let options = Dict::of("cluster.", dict)?;
+    let shared: [u8; 32] = options.take("psk")?;
+    let members = options.take::<Vec<Bound<'_, PyDict>>>("members")?;
+    let peer_timeout = Duration::from_millis(options.take("peer_timeout_ms")?);
+    let made = ClusterOptions {
+        members: members.iter().map(member).collect::<PyResult<_>>()?,
+        bind: address("cluster.bind", options.take("bind")?)?,
+        key: PrivateKey::new(options.take("transport_key")?),
+        shared: vec![(0, PresharedKey::new(shared))],
+        digest_secret: digest_secret(&shared),
+        redirect: options.take("redirect")?,
+        cluster: ClusterConfig {
+            cluster: options.take("layout_digest")?,
+            ack_timeout_ms: options.take("ack_timeout_ms")?,
+            hints_max: options.take("hints_max")?,
+            sync_ms: options.take("sync_ms")?,
+            ..ClusterConfig::default()
+        },
+        transport: turbopump_udt::Config {
+            message_max: options.take("message_max")?,
+            silence_max: peer_timeout,
+            keep_alive: peer_timeout / 4,
+            ..turbopump_udt::Config::default()
+        },
+    };
+    let _me: u16 = options.take("me")?;
+    options.finish()?;
+    Ok(made)
+}
+
+/// Digests have a secret of their own: who learns it learns nothing of what packets are sealed with.
+fn digest_secret(shared: &[u8; 32]) -> [u8; 16] {
+    let (key, rest) = shared.split_at(16);
+    let key = DigestKey::new(&key.try_into().unwrap_or_default());
+    key.digest(rest, Version::default(), true).to_le_bytes()
+}
+
+fn member(dict: &Bound<'_, PyDict>) -> PyResult<MemberOptions> {
+    let options = Dict::of("cluster.members.", dict)?;
+    let _identity: [u8; 32] = options.take("identity")?;
+    let at: Option<String> = options.take("address")?;
+    let member = MemberOptions {
+        name: options.take("name")?,
+        address: at.map(|at| address("cluster.members.address", at)).transpose()?,
+        door: options.take_or("door", None)?,
+        key: PublicKey(options.take("public_key")?),
+        weight: options.take("weight")?,
+        zone: options.take("zone")?,
+    };
+    options.finish()?;
+    Ok(member)
+}
+
+fn address(name: &str, text: String) -> PyResult<SocketAddr> {
+    text.parse().map_err(|_| error::option(name, "is IP:PORT"))
 }

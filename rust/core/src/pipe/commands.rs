@@ -52,13 +52,13 @@ pub struct Spec {
 #[rustfmt::skip]
 pub static COMMANDS: &[Spec] = &[
     Spec { name: "write", takes_value: true, run: write,
-        params: &["name", "length", "ttl", "if", "if_version"],
+        params: &["name", "length", "ttl", "if", "if_version", "acks"],
         summary: "stores the bytes after the second pipe; answers their version" },
-    Spec { name: "read", takes_value: false, params: &["name"], run: read,
+    Spec { name: "read", takes_value: false, params: &["name", "acks"], run: read,
         summary: "answers the value, byte for byte" },
-    Spec { name: "delete", takes_value: false, params: &["name", "if_version"], run: delete,
+    Spec { name: "delete", takes_value: false, params: &["name", "if_version", "acks"], run: delete,
         summary: "deletes the key; answers whether there was a value" },
-    Spec { name: "exists", takes_value: false, params: &["name"], run: exists,
+    Spec { name: "exists", takes_value: false, params: &["name", "acks"], run: exists,
         summary: "answers exists=1 or exists=0" },
     Spec { name: "list", takes_value: false, params: &["prefix", "limit", "cursor"], run: list,
         summary: "lists keys, percent-encoded, one a line" },
@@ -76,6 +76,8 @@ pub static COMMANDS: &[Spec] = &[
         summary: "answers starting, running or stopping" },
     Spec { name: "status", takes_value: false, params: &[], run: status,
         summary: "tells how the node does" },
+    Spec { name: "sync", takes_value: false, params: &[], run: sync,
+        summary: "compares with the other nodes now" },
     Spec { name: "ping", takes_value: false, params: &[], run: ping,
         summary: "answers pong" },
     Spec { name: "keep", takes_value: false, params: &[], run: keep,
@@ -282,6 +284,10 @@ fn status(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal
     ask("status")
 }
 
+fn sync(_: &mut Context<'_>, _: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    ask("sync")
+}
+
 fn ping(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
     let mut reply = reply(context, request);
     let body: &[u8] = if reply.frame { b"pong" } else { b"pong\n" };
@@ -317,6 +323,7 @@ answers   are the raw bytes, or a line: ok|name=value ...  or  error|code=WORD|w
 frame=1   on any request: the answer is  ok|name=value ... length=N|N bytes and a newline; an error likewise.
 id=N      on any request comes back in a framed answer.
 ttl=      how many seconds the value lives, such as 2.5; timeout= how many to wait.
+acks=     one, quorum or all: how many replicas must have a write, or be asked for a read.
 if=       absent or present: write only then; if_version= only over that version, as a write answered it.
 limit=    at most so many lines; if there are more, the last is  next|cursor=C  and cursor=C goes on there.
 

@@ -18,6 +18,10 @@ pub fn config(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     ask("config", args.from(1))
 }
 
+pub fn cluster(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    ask("cluster", args.from(1))
+}
+
 pub fn shutdown(_: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
     ask("shutdown", args.from(1))
 }

@@ -194,3 +194,9 @@ pub fn client(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal
     }
     Ok(Next::Done)
 }
+
+/// READONLY, READWRITE and ASKING: every replica answers reads and takes writes, and no slot moves.
+pub fn asking(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
+    context.reply().ok();
+    Ok(Next::Done)
+}

@@ -96,6 +96,8 @@ impl Writer<'_> {
             "denied" => "NOPERM",
             "immutable" => "IMMUTABLE",
             "busy" => "BUSY",
+            "unavailable" => "NOREPLICAS",
+            "moved" => "MOVED",
             _ => "ERR",
         };
         self.error(&format!("{word} {refusal}"));

@@ -76,8 +76,10 @@ macro_rules! table {
 #[rustfmt::skip]
 pub static COMMANDS: &[Spec] = table! {
     "append"       3 WRITE      ONE_KEY  "string"     strings::append,    "Appends to a value.";
+    "asking"       1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: nothing moves here.";
     "auth"        -2 TALK_FIRST NO_KEY   "connection" connection::auth,   "Gives the password.";
     "client"      -2 TALK       NO_KEY   "connection" connection::client, "Shows or ends connections.";
+    "cluster"     -2 ABOUT      NO_KEY   "cluster"    admin::cluster,     "Tells which node has which keys.";
     "command"     -1 ABOUT      NO_KEY   "server"     admin::command,     "Describes the commands.";
     "config"      -2 ADMIN      NO_KEY   "server"     admin::config,      "Shows the configuration.";
     "dbsize"       1 READ       NO_KEY   "server"     admin::dbsize,      "Counts the keys.";
@@ -113,6 +115,8 @@ pub static COMMANDS: &[Spec] = table! {
     "pttl"         2 READ       ONE_KEY  "generic"    keys::pttl,         "Tells the milliseconds left.";
     "quit"        -1 TALK_FIRST NO_KEY   "connection" connection::quit,   "Ends the connection.";
     "randomkey"    1 READ_ALL   NO_KEY   "generic"    keys::randomkey,    "Answers some key.";
+    "readonly"     1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: all replicas serve.";
+    "readwrite"    1 TALK       NO_KEY   "cluster"    connection::asking, "Answers OK: all replicas serve.";
     "reset"        1 TALK_FIRST NO_KEY   "connection" connection::reset,  "Makes the connection as new.";
     "scan"        -2 READ_ALL   NO_KEY   "generic"    keys::scan,         "Lists keys, a few at a time.";
     "select"       2 TALK       NO_KEY   "connection" connection::select, "Chooses database 0, the only one.";

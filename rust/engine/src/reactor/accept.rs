@@ -77,8 +77,11 @@ impl Reactor {
         shared.accepted.fetch_add(1, Relaxed);
         let id = shared.next_client.fetch_add(1, Relaxed);
         let password = shared.config.password.as_ref().filter(|_| tcp).map(|text| text.as_bytes().into());
-        let session = Session::new(Client::new(id, password));
         let token = self.connections.reserve();
+        let mut client = Client::new(id, password);
+        client.token = token;
+        client.redirect = tcp && shared.config.cluster.as_ref().is_some_and(|cluster| cluster.redirect);
+        let session = Session::new(client);
         self.connections.put(token, Box::new(Connection::new(socket, session, tcp, self.now_ms)));
         self.turn(token);
     }

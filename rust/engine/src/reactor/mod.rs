@@ -2,6 +2,7 @@
 //! session's to say; the reactor reads, sends, waits and gives everybody a turn.
 
 mod accept;
+mod cluster;
 mod drain;
 mod wait;
 
@@ -13,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::{Interest, Poll, Token, unix::SourceFd};
+use turbopump_core::cluster::is_guest;
 use turbopump_core::error::Refusal;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
@@ -22,11 +24,15 @@ use turbopump_core::waits::Waiter;
 use crate::connection::{Connection, Connections, Received, Sent, Stage};
 use crate::events::Event;
 use crate::listener::{Listener, Spare};
+use crate::peers::Peers;
 use crate::shared::{Order, Shared};
 use crate::timers::Timers;
 
 /// The token of the waker; listeners count down from it.
 pub const WAKER: Token = Token(usize::MAX);
+/// The tokens of the socket for the peers: above all connections, below all listeners.
+const PEERS: Token = Token(1 << 63);
+const PEERS_TIMER: Token = Token((1 << 63) + 1);
 
 /// Events taken from one poll.
 const POLL_EVENTS: usize = 256;
@@ -58,6 +64,12 @@ pub struct Reactor {
     index: usize,
     shared: Arc<Shared>,
     replica: Replica,
+    /// Of a cluster, on the reactor that owns them.
+    peers: Option<Box<Peers>>,
+    /// The peers have more to do.
+    peers_busy: bool,
+    /// What has come of the replies to calls of this process.
+    replies: HashMap<u64, Vec<u8>>,
     poll: Poll,
     connections: Connections,
     listeners: Vec<Listener>,
@@ -87,6 +99,9 @@ impl Reactor {
         Reactor {
             index,
             replica,
+            peers: None,
+            peers_busy: false,
+            replies: HashMap::new(),
             poll,
             connections: Connections::default(),
             listeners: Vec::new(),
@@ -129,9 +144,11 @@ impl Reactor {
             }
             self.take_turns();
             self.handle_timers();
+            self.turn_peers()?;
             self.collect();
             self.check_drained();
         }
+        self.leave_peers();
         Ok(())
     }
 
@@ -144,12 +161,13 @@ impl Reactor {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.ready.is_empty() || self.knocking {
+        if !self.ready.is_empty() || self.knocking || self.peers_busy {
             return Duration::ZERO;
         }
         let collects = self.index == 0 && self.replica.store().has_passing();
         let collect = collects.then_some(self.collect_at_ms);
-        let deadlines = [self.timers.next(), self.drain_deadline_ms, collect].into_iter().flatten();
+        let peers = self.peers.as_ref().and_then(|peers| peers.poll_timeout());
+        let deadlines = [self.timers.next(), self.drain_deadline_ms, collect, peers].into_iter().flatten();
         let left = deadlines.min().map_or(SLEEP_MS, |at_ms| at_ms.saturating_sub(self.now_ms));
         Duration::from_millis(left.min(SLEEP_MS))
     }
@@ -157,6 +175,9 @@ impl Reactor {
     fn handle_event(&mut self, event: &mio::event::Event) {
         if event.token() == WAKER {
             return self.handle_orders();
+        }
+        if matches!(event.token(), PEERS | PEERS_TIMER) {
+            return self.handle_peers_event(event);
         }
         if usize::MAX - event.token().0 <= self.listeners.len() {
             self.knocking = true;
@@ -166,7 +187,7 @@ impl Reactor {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.readable |= event.is_readable();
         connection.hangup |= event.is_read_closed();
-        let paused = matches!(connection.stage, Stage::Asked | Stage::Waiting);
+        let paused = matches!(connection.stage, Stage::Asked | Stage::Waiting | Stage::Remote);
         if paused && event.is_write_closed() {
             // It is not merely half-closed: there is nobody left to answer.
             connection.stage = Stage::Closing;
@@ -187,6 +208,14 @@ impl Reactor {
                         });
                     }
                 }
+                Order::Outcome(token, outcome) => self.hand_outcome(token, outcome),
+                Order::DescribePeers(reply) => {
+                    let now = self.now();
+                    let all = self.peers.as_mut().map(|peers| peers.describe(now)).unwrap_or_default();
+                    let _ = reply.try_send(all);
+                }
+                Order::Sync => self.sync_peers(),
+                Order::Execute(call, request) => self.execute(call, &request),
                 Order::Describe(reply) => {
                     let all =
                         self.connections.iter().map(|connection| connection.describe(self.now_ms)).collect();
@@ -201,6 +230,10 @@ impl Reactor {
             }
         }
         for token in self.replica.waits().take_ready(self.index) {
+            if is_guest(token) {
+                self.wake_guest(token);
+                continue;
+            }
             self.advance(token, Stage::Waiting, |session, world| session.handle_wait(false, world));
         }
     }
@@ -234,6 +267,7 @@ impl Reactor {
 
     fn close(&mut self, token: u64, connection: Box<Connection>) {
         self.forget_deadline(token, &connection);
+        self.seal(token, &connection);
         if let Some(key) = &connection.key {
             self.replica.waits().cancel(key, Waiter { reactor: self.index, client: token });
         }
@@ -280,7 +314,7 @@ impl Reactor {
             // A client that takes no replies now may still send: it is read on, within limits.
             let full = blocked && connection.unsent.len() > self.replica.limits().output_max;
             let flow = match connection.stage {
-                Stage::Asked | Stage::Waiting => return After::Keep,
+                Stage::Asked | Stage::Waiting | Stage::Remote => return After::Keep,
                 Stage::Closing if blocked => return After::Keep,
                 Stage::Closing => return After::Gone,
                 Stage::Lingering(left) => {
@@ -340,6 +374,7 @@ impl Reactor {
             flow = match flow {
                 Flow::Read => return connection.stage = Stage::Reading,
                 Flow::Yield => return connection.stage = Stage::Yielding,
+                Flow::Remote => return connection.stage = Stage::Remote,
                 Flow::Close => return connection.stage = Stage::Closing,
                 Flow::Linger => {
                     connection.stage = Stage::Lingering(LINGER_BYTES);

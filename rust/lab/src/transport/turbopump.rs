@@ -36,7 +36,7 @@ impl Turbopump {
     fn bind(&self, address: SocketAddrV4, key: u32, kind: Kind) -> io::Result<Arc<Session>> {
         let config = Config { congestion: self.0, handshake_max: PATIENCE, ..Config::default() };
         let psks = vec![(0, PresharedKey::new([7; 32]))];
-        let udp = Udp::bind(address.into(), config, Identity { keys: vec![private(key)], psks })?;
+        let mut udp = Udp::bind(address.into(), config, Identity { keys: vec![private(key)], psks })?;
         let poll = Poll::new()?;
         udp.register(poll.registry(), SOCKET, TIMER)?;
         let inner = Inner { udp, kind, peers: HashMap::new(), accepted: VecDeque::new(), failed: None };

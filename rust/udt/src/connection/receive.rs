@@ -76,9 +76,11 @@ impl Connection {
         }
     }
 
-    /// How long an acknowledgement may wait when nothing hurries.
+    /// How long an acknowledgement may wait when nothing hurries. On the shortest paths a quarter of the
+    /// round trip is less than an answer takes to be made, which would carry it.
     pub(super) fn ack_patience(&self) -> Duration {
-        self.config.ack_delay.min(self.rtt.smoothed() / 4)
+        const LEAST: Duration = Duration::from_millis(1);
+        self.config.ack_delay.min((self.rtt.smoothed() / 4).max(LEAST))
     }
 
     /// The peer uses the keys of a handshake that this side answered.

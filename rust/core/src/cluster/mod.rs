@@ -1,0 +1,386 @@
+//! The peers of a node: what it owes them, what they owe it, and the commands that wait for either. Sans-IO:
+//! whoever owns the connections brings messages and the time, and takes messages and answers.
+
+mod guest;
+mod heal;
+mod hints;
+mod incoming;
+mod operation;
+mod peer;
+mod put;
+mod watermark;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Refusal;
+use crate::message::{Hello, Message, MessageError, PROTOCOL};
+use crate::outbox::{Order, Outbox};
+use crate::replica::Replica;
+use crate::routes::{MemberIndex, Routes};
+use crate::waits::Waiter;
+use guest::Guest;
+pub use guest::{CALLS, is_guest};
+use incoming::Incoming;
+use operation::{Fetch, Forwarded, Writes};
+use peer::Peer;
+pub use peer::{PeerState, PeerStats};
+pub use put::pieces;
+use watermark::Watermarks;
+
+/// What time it is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub ms: u64,
+    /// Unix milliseconds.
+    pub unix_ms: u64,
+}
+
+/// What a cluster keeps to. `turbopump/config.py` owns names, defaults and reasons.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Which members and rules the configuration has: peers with others are refused.
+    pub cluster: [u8; 16],
+    /// Random at each start.
+    pub boot: u64,
+    /// How long a command waits for other replicas.
+    pub ack_timeout_ms: u64,
+    /// Bytes of keys of writes owed to one absent peer; beyond it, healing finds them.
+    pub hints_max: usize,
+    /// Bytes of writes that one peer has not confirmed; beyond it, writes become hints.
+    pub unconfirmed_max: usize,
+    /// How often peers compare what they hold.
+    pub sync_ms: u64,
+    /// Entries younger than this are not compared: they are on their way.
+    pub settle_ms: u64,
+    /// Requests of other nodes that are under way here.
+    pub guests_max: usize,
+}
+
+impl Default for ClusterConfig {
+    /// As `turbopump/config.py` has them; `tests/test_config.py` compares.
+    fn default() -> Self {
+        ClusterConfig {
+            cluster: [0; 16],
+            boot: 0,
+            ack_timeout_ms: 2000,
+            hints_max: 64 << 20,
+            unconfirmed_max: 8 << 20,
+            sync_ms: 1000,
+            settle_ms: 500,
+            guests_max: 10_000,
+        }
+    }
+}
+
+/// Who goes first on the way to a peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Urgency {
+    /// What peers must know of each other.
+    Control,
+    /// What somebody waits for.
+    Request,
+    /// What answers it.
+    Reply,
+    /// What nobody waits for, and what is long.
+    Bulk,
+}
+
+/// A message on its way out.
+#[derive(Debug)]
+pub struct Transmit {
+    /// Who goes first.
+    pub urgency: Urgency,
+    /// Whether it is sent once, whatever becomes of it.
+    pub datagram: bool,
+    /// Its bytes, in pieces.
+    pub pieces: VecDeque<Bytes>,
+}
+
+/// What a command that waited is told.
+#[derive(Debug)]
+pub enum Outcome {
+    /// What it waited for has happened.
+    Done,
+    /// It has not, or will not.
+    Refused(Refusal),
+    /// A piece of the reply to a part of it, and whether it is the last.
+    Piece(u32, Bytes, bool),
+    /// A part of it cannot be run, or nobody knows whether it was.
+    PartRefused(u32, Refusal),
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Notice {
+    /// The peer answers, and belongs to this cluster.
+    Up(MemberIndex),
+    /// It does not answer any more.
+    Down(MemberIndex),
+    /// It is to be left alone: it speaks another version, has another configuration, or nonsense.
+    Refused(MemberIndex, String),
+}
+
+/// A node's peers.
+#[derive(Debug)]
+pub struct Cluster {
+    config: ClusterConfig,
+    replica: Replica,
+    routes: Arc<Routes>,
+    outboxes: Vec<Arc<Outbox>>,
+    /// By their index as members; this node's own place is never used.
+    peers: Vec<Peer>,
+    writes: HashMap<Waiter, Writes>,
+    fetches: HashMap<u64, Fetch>,
+    forwards: HashMap<u64, Forwarded>,
+    next_id: u64,
+    /// When which writes (by waiter) or fetches (by number) have waited long enough.
+    deadlines: BTreeSet<(u64, operation::Due)>,
+    watermarks: Watermarks,
+    guests: HashMap<u64, Guest>,
+    next_guest: u64,
+    /// Guests that go on at the next turn.
+    ready: Vec<u64>,
+    done: VecDeque<(Waiter, Outcome)>,
+    notices: VecDeque<Notice>,
+    now: Now,
+}
+
+impl Cluster {
+    /// The peers of the node that `replica` coordinates for; `outboxes` are of all its coordinators, that of
+    /// `replica` first.
+    pub fn new(
+        config: ClusterConfig,
+        replica: Replica,
+        outboxes: Vec<Arc<Outbox>>,
+        routes: Arc<Routes>,
+    ) -> Self {
+        let (len, me) = (routes.len() as MemberIndex, routes.me());
+        let settle_ms = config.settle_ms;
+        let peer = |index| Peer::new(config.hints_max, heal::exchanges(&routes, index, settle_ms));
+        let peers: Vec<Peer> = (0..len).map(peer).collect();
+        let near = (0..len).filter(|index| !peers[usize::from(*index)].exchanges.is_empty()).collect();
+        debug_assert!(peers[usize::from(me)].exchanges.is_empty());
+        Cluster {
+            config,
+            replica,
+            routes,
+            outboxes,
+            peers,
+            writes: HashMap::new(),
+            fetches: HashMap::new(),
+            forwards: HashMap::new(),
+            next_id: 1,
+            deadlines: BTreeSet::from([(0, operation::Due::Sync)]),
+            watermarks: Watermarks::new(usize::from(len), near),
+            guests: HashMap::new(),
+            next_guest: 0,
+            ready: Vec::new(),
+            done: VecDeque::new(),
+            notices: VecDeque::new(),
+            now: Now::default(),
+        }
+    }
+
+    /// The other members.
+    pub fn others(&self) -> impl Iterator<Item = MemberIndex> + use<> {
+        let (me, len) = (self.routes.me(), self.routes.len() as MemberIndex);
+        (0..len).filter(move |member| *member != me)
+    }
+
+    /// Where keys belong.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// A peer's figures.
+    pub fn peer_stats(&self, peer: MemberIndex) -> PeerStats {
+        self.peers[usize::from(peer)].stats()
+    }
+
+    /// The connection to a peer is there: it is greeted.
+    pub fn handle_connected(&mut self, now: Now, peer: MemberIndex) {
+        self.now = now;
+        let hello = Hello {
+            protocol: PROTOCOL,
+            cluster: self.config.cluster,
+            boot: self.config.boot,
+            clock: self.replica.store().clock().last(),
+        };
+        let peer = &mut self.peers[usize::from(peer)];
+        peer.greet();
+        peer.send(Urgency::Control, &Message::Hello(hello));
+    }
+
+    /// The connection to a peer is over.
+    pub fn handle_closed(&mut self, now: Now, peer: MemberIndex) {
+        self.now = now;
+        let of = &mut self.peers[usize::from(peer)];
+        if of.state() == PeerState::Up {
+            self.notices.push_back(Notice::Down(peer));
+        }
+        let lost = of.disconnect();
+        for waits in lost {
+            waits.into_iter().for_each(|(waiter, place)| self.not_confirmed(waiter, place, None));
+        }
+        self.drop_guests_of(peer);
+        self.fetches_lost(peer);
+        self.forwards_lost(peer);
+    }
+
+    /// A whole message of a peer.
+    ///
+    /// # Errors
+    /// It is none; the connection is to be ended.
+    pub fn handle_message(&mut self, now: Now, peer: MemberIndex, bytes: Bytes) -> Result<(), MessageError> {
+        self.now = now;
+        let mut incoming = Incoming::default();
+        let result = match self.take_piece(peer, &mut incoming, bytes, true) {
+            Ok(()) => self.take_end(peer, incoming),
+            Err(error) => Err(error),
+        };
+        self.judge(peer, result)
+    }
+
+    /// The next piece of a message that comes in pieces, known by its number.
+    ///
+    /// # Errors
+    /// As `handle_message`.
+    pub fn handle_piece(
+        &mut self,
+        now: Now,
+        peer: MemberIndex,
+        stream: u64,
+        bytes: Bytes,
+    ) -> Result<(), MessageError> {
+        self.now = now;
+        let mut incoming = self.peers[usize::from(peer)].streams.remove(&stream).unwrap_or_default();
+        let result = self.take_piece(peer, &mut incoming, bytes, false);
+        self.peers[usize::from(peer)].streams.insert(stream, incoming);
+        self.judge(peer, result)
+    }
+
+    /// A message that comes in pieces is complete.
+    ///
+    /// # Errors
+    /// As `handle_message`.
+    pub fn handle_end(&mut self, now: Now, peer: MemberIndex, stream: u64) -> Result<(), MessageError> {
+        self.now = now;
+        let incoming = self.peers[usize::from(peer)].streams.remove(&stream).unwrap_or_default();
+        let result = self.take_end(peer, incoming);
+        self.judge(peer, result)
+    }
+
+    /// The rest of a message that comes in pieces will not come.
+    pub fn handle_dropped(&mut self, now: Now, peer: MemberIndex, stream: u64) {
+        self.now = now;
+        if let Some(incoming) = self.peers[usize::from(peer)].streams.remove(&stream) {
+            self.take_drop(incoming);
+        }
+    }
+
+    fn judge(&mut self, peer: MemberIndex, result: Result<(), MessageError>) -> Result<(), MessageError> {
+        if let Err(error) = &result {
+            self.notices.push_back(Notice::Refused(peer, error.to_string()));
+        }
+        result
+    }
+
+    /// Does what the coordinators have ordered.
+    pub fn handle_orders(&mut self, now: Now) {
+        self.now = now;
+        for index in 0..self.outboxes.len() {
+            for order in self.outboxes[index].take() {
+                match order {
+                    Order::Wrote { key, base, wait } => self.replicate(&key, base, wait),
+                    Order::Sealed(waiter) => self.sealed(waiter),
+                    Order::Fetch { key, acks, waiter } => self.fetch(key, acks, waiter),
+                    Order::Forward(forward) => self.forward(forward),
+                }
+            }
+        }
+        self.peers.iter_mut().for_each(Peer::close_batch);
+    }
+
+    /// Ends what has waited long enough.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        while let Some((at_ms, due)) = self.deadlines.first().copied() {
+            if at_ms > now.ms {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.overdue(due);
+        }
+    }
+
+    /// When to call `handle_timeout` at the latest.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// Does a bounded piece of what nobody waits for: hints, healing, long requests of other nodes. Returns
+    /// whether there is more to be done now.
+    pub fn work(&mut self, now: Now) -> bool {
+        self.now = now;
+        let hints = self.deliver_hints();
+        self.resume_guests();
+        let healing = self.heal();
+        self.peers.iter_mut().for_each(Peer::close_batch);
+        hints || healing || !self.ready.is_empty()
+    }
+
+    /// The next message to a peer.
+    pub fn poll_transmit(&mut self, peer: MemberIndex) -> Option<Transmit> {
+        self.peers[usize::from(peer)].out.pop_front()
+    }
+
+    /// The next answer to a command that waits.
+    pub fn poll_done(&mut self) -> Option<(Waiter, Outcome)> {
+        while let Some((waiter, outcome)) = self.done.pop_front() {
+            if !self.is_mine(waiter) {
+                return Some((waiter, outcome));
+            }
+            self.advance_guest(waiter.client, outcome);
+        }
+        None
+    }
+
+    /// The next line for the log.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    fn handle_hello(&mut self, peer: MemberIndex, hello: Hello) -> Result<(), MessageError> {
+        if hello.protocol != PROTOCOL {
+            return Err(MessageError::Bad("it speaks another version: update the older of the two"));
+        }
+        if hello.cluster != self.config.cluster {
+            return Err(MessageError::Bad(
+                "its cluster.json differs from this node's: give both the same file and restart them",
+            ));
+        }
+        self.replica.store().clock().observe(hello.clock, self.now.unix_ms);
+        let of = &mut self.peers[usize::from(peer)];
+        if of.boot != Some(hello.boot) {
+            self.watermarks.forget(peer);
+        }
+        (of.greeted, of.boot) = (true, Some(hello.boot));
+        of.send(Urgency::Control, &Message::Welcome);
+        Ok(())
+    }
+
+    fn handle_welcome(&mut self, peer: MemberIndex) {
+        self.peers[usize::from(peer)].welcomed();
+        self.notices.push_back(Notice::Up(peer));
+        self.compare_with(peer, self.routes.me() < peer);
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+}

@@ -1,0 +1,366 @@
+//! Commands that wait for other replicas: for their confirmations, their entries, their replies.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::{Cluster, Outcome, Urgency};
+use crate::error::Refusal;
+use crate::keyspace::Acks;
+use crate::message::Message;
+use crate::outbox::Forward;
+use crate::record;
+use crate::routes::{MemberIndex, Routes};
+use crate::version::Version;
+use crate::waits::Waiter;
+
+/// What has waited long enough.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Due {
+    /// The writes of a client's command, by reactor and client.
+    Writes(usize, u64),
+    /// A fetch, by its number.
+    Fetch(u64),
+    /// The next comparison with all peers.
+    Sync,
+    /// A guest that waits for a key.
+    Guest(u64),
+}
+
+/// One write of a command.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    needed: u16,
+    confirmed: u16,
+    /// Replicas that may still confirm it.
+    open: u16,
+    replicas: u16,
+}
+
+impl Write {
+    fn is_lost(self) -> bool {
+        self.confirmed + self.open < self.needed
+    }
+}
+
+/// The writes of a command.
+#[derive(Debug)]
+pub struct Writes {
+    all: Vec<Write>,
+    known: usize,
+    /// The command writes nothing more.
+    sealed: bool,
+    due_ms: u64,
+    /// Why a replica did not confirm.
+    why: Option<String>,
+}
+
+/// A read that asks other replicas.
+#[derive(Debug)]
+pub struct Fetch {
+    waiter: Waiter,
+    key: Box<[u8]>,
+    needed: usize,
+    replicas: usize,
+    due_ms: u64,
+    /// Who was asked and has not answered.
+    open: Vec<MemberIndex>,
+    /// Who answered which version.
+    answers: Vec<(MemberIndex, Version)>,
+}
+
+/// A request that another node runs.
+#[derive(Debug)]
+pub struct Forwarded {
+    forward: Forward,
+    /// Who runs it.
+    at: MemberIndex,
+    /// How many were tried.
+    tried: usize,
+    /// Some of the reply has come.
+    begun: bool,
+}
+
+impl Cluster {
+    /// Notes a write that `waiter` waits for; returns which one of its command it is.
+    pub(super) fn await_write(&mut self, waiter: Waiter, needed: usize, replicas: usize) -> u32 {
+        let due_ms = self.now.ms + self.config.ack_timeout_ms;
+        let deadlines = &mut self.deadlines;
+        let writes = self.writes.entry(waiter).or_insert_with(|| {
+            deadlines.insert((due_ms, Due::Writes(waiter.reactor, waiter.client)));
+            Writes { all: Vec::new(), known: 0, sealed: false, due_ms, why: None }
+        });
+        writes.known += usize::from(needed == 0);
+        let replicas = replicas as u16;
+        let open = replicas.saturating_sub(1);
+        writes.all.push(Write { needed: needed as u16, confirmed: 0, open, replicas });
+        (writes.all.len() - 1) as u32
+    }
+
+    /// The command has written all that it writes.
+    pub(super) fn sealed(&mut self, waiter: Waiter) {
+        match self.writes.get_mut(&waiter) {
+            Some(writes) => writes.sealed = true,
+            None => return self.done.push_back((waiter, Outcome::Done)),
+        }
+        self.settle(waiter);
+    }
+
+    pub(super) fn confirmed(&mut self, waiter: Waiter, place: u32) {
+        let Some(writes) = self.writes.get_mut(&waiter) else { return };
+        let Some(write) = writes.all.get_mut(place as usize) else { return };
+        write.confirmed += 1;
+        write.open = write.open.saturating_sub(1);
+        if write.confirmed == write.needed {
+            writes.known += 1;
+            if writes.sealed && writes.known == writes.all.len() {
+                self.settle(waiter);
+            }
+        }
+    }
+
+    /// A replica will not confirm; `why`, if it said so.
+    pub(super) fn not_confirmed(&mut self, waiter: Waiter, place: u32, why: Option<String>) {
+        let Some(writes) = self.writes.get_mut(&waiter) else { return };
+        let Some(write) = writes.all.get_mut(place as usize) else { return };
+        write.open = write.open.saturating_sub(1);
+        if write.is_lost() {
+            writes.why = why.or(writes.why.take());
+            self.settle(waiter);
+        }
+    }
+
+    /// A replica confirms after another try, which counts as if it had now.
+    pub(super) fn confirmed_later(&mut self, waiter: Waiter, place: u32) {
+        self.confirmed(waiter, place);
+    }
+
+    /// Answers a command whose writes are all known, or one of which will not be.
+    fn settle(&mut self, waiter: Waiter) {
+        let Some(writes) = self.writes.get(&waiter) else { return };
+        let lost = writes.all.iter().find(|write| write.is_lost());
+        let outcome = match lost {
+            _ if !writes.sealed => return,
+            Some(lost) => Outcome::Refused(unconfirmed(*lost, writes.why.clone())),
+            None if writes.known == writes.all.len() => Outcome::Done,
+            None => return,
+        };
+        self.deadlines.remove(&(writes.due_ms, Due::Writes(waiter.reactor, waiter.client)));
+        self.writes.remove(&waiter);
+        self.done.push_back((waiter, outcome));
+    }
+
+    /// Asks other replicas for their entries of a key.
+    pub(super) fn fetch(&mut self, key: Box<[u8]>, acks: Acks, waiter: Waiter) {
+        let routes = std::sync::Arc::clone(&self.routes);
+        let replicas = routes.replicas(&key);
+        let needed = Routes::others_needed(acks, replicas.len());
+        let up = |member: &&MemberIndex| **member != routes.me() && self.peers[usize::from(**member)].is_up();
+        let open: Vec<MemberIndex> = replicas.iter().filter(up).copied().collect();
+        let id = self.next_id();
+        for &peer in &open {
+            let message = Message::Fetch { id, key: Bytes::copy_from_slice(&key) };
+            self.peers[usize::from(peer)].send(Urgency::Request, &message);
+        }
+        let due_ms = self.now.ms + self.config.ack_timeout_ms;
+        let fetch =
+            Fetch { waiter, key, needed, replicas: replicas.len(), due_ms, open, answers: Vec::new() };
+        self.deadlines.insert((due_ms, Due::Fetch(id)));
+        self.fetches.insert(id, fetch);
+        self.settle_fetch(id);
+    }
+
+    /// A peer asks for an entry.
+    pub(super) fn handle_fetch(&mut self, peer: MemberIndex, id: u64, key: &[u8]) {
+        let mut found = Vec::new();
+        let large = self.replica.store().read(key, |view| match view {
+            Some(view) if matches!(view.value, Some(crate::blob::Value::Blob(_))) => true,
+            Some(view) => {
+                record::encode(&mut found, key, &view, None);
+                false
+            }
+            None => false,
+        });
+        if large {
+            // It comes as a write; the number is answered with a version only.
+            let version = self.replica.store().read(key, |view| view.map(|view| view.version));
+            let stub = crate::entry::View::tombstone(version.unwrap_or_default());
+            self.put_to(peer, key);
+            record::encode(&mut found, b"", &stub, None);
+        }
+        self.peers[usize::from(peer)].send(Urgency::Reply, &Message::Fetched { id, record: found.into() });
+    }
+
+    /// A peer has answered a `Fetch`.
+    pub(super) fn handle_fetched(
+        &mut self,
+        peer: MemberIndex,
+        id: u64,
+        bytes: &Bytes,
+    ) -> Result<(), record::RecordError> {
+        let Some(fetch) = self.fetches.get_mut(&id) else { return Ok(()) };
+        let Some(place) = fetch.open.iter().position(|other| *other == peer) else { return Ok(()) };
+        fetch.open.swap_remove(place);
+        let record = record::Reader::new(bytes).next().transpose()?;
+        let version = record.as_ref().map_or(Version::ZERO, |record| record.view.version);
+        fetch.answers.push((peer, version));
+        if let Some(record) = record.filter(|record| !record.key.is_empty()) {
+            // What cannot be taken here is no reason not to answer with what is here.
+            let _ = self.arrive(peer, record.key, &record.view, record.base);
+        }
+        self.settle_fetch(id);
+        Ok(())
+    }
+
+    fn settle_fetch(&mut self, id: u64) {
+        let Some(fetch) = self.fetches.get(&id) else { return };
+        let outcome = if fetch.answers.len() >= fetch.needed {
+            Outcome::Done
+        } else if fetch.answers.len() + fetch.open.len() < fetch.needed {
+            Outcome::Refused(unread(fetch))
+        } else {
+            return;
+        };
+        let Some(fetch) = self.fetches.remove(&id) else { return };
+        self.deadlines.remove(&(fetch.due_ms, Due::Fetch(id)));
+        // Read repair: who answered something older is sent what is known now.
+        let newest = self.replica.store().read(&fetch.key, |view| view.map(|view| view.version));
+        for (peer, version) in &fetch.answers {
+            if Some(*version) < newest {
+                self.put_to(*peer, &fetch.key);
+            }
+        }
+        self.done.push_back((fetch.waiter, outcome));
+    }
+
+    /// Has another node run a request.
+    pub(super) fn forward(&mut self, forward: Forward) {
+        let id = self.next_id();
+        self.try_forward(id, Forwarded { forward, at: 0, tried: 0, begun: false });
+    }
+
+    fn try_forward(&mut self, id: u64, mut forwarded: Forwarded) {
+        let forward = &forwarded.forward;
+        let rest = forward.to.iter().enumerate().skip(forwarded.tried);
+        let is_up =
+            |member: MemberIndex| member == self.routes.me() || self.peers[usize::from(member)].is_up();
+        let next = rest.into_iter().find(|(_, member)| is_up(**member));
+        let Some((place, &at)) = next else {
+            let names: Vec<&str> = forward.to.iter().map(|member| self.routes.name(*member)).collect();
+            let text = format!(
+                "none of the nodes that keep this key answers ({}): nothing was done, try again",
+                names.join(", ")
+            );
+            let refusal = Outcome::PartRefused(forward.part, Refusal::Unavailable(text));
+            return self.done.push_back((forward.waiter, refusal));
+        };
+        (forwarded.at, forwarded.tried) = (at, place + 1);
+        if at == self.routes.me() {
+            return self.run_here(id, forwarded);
+        }
+        let head = Message::Forward { id, wire: forward.wire }.to_bytes();
+        // Sharing the pieces costs nothing; they may be needed for another try.
+        let pieces: VecDeque<Bytes> = std::iter::once(head).chain(forward.request.iter().cloned()).collect();
+        self.peers[usize::from(at)].transmit(Urgency::Request, false, pieces);
+        self.forwards.insert(id, forwarded);
+    }
+
+    /// Runs one of several requests of a command on this node.
+    fn run_here(&mut self, id: u64, forwarded: Forwarded) {
+        let (me, wire) = (self.routes.me(), forwarded.forward.wire);
+        let request = forwarded.forward.request.clone();
+        self.forwards.insert(id, forwarded);
+        if let Some(guest) = self.begin_guest(me, id, wire) {
+            request.iter().for_each(|piece| self.feed_guest(guest, piece));
+            self.end_request(guest);
+        }
+    }
+
+    /// A piece of the reply to a request that was forwarded.
+    pub(super) fn handle_reply(&mut self, peer: MemberIndex, id: u64, bytes: Bytes, last: bool) {
+        let Some(forwarded) = self.forwards.get_mut(&id).filter(|forwarded| forwarded.at == peer) else {
+            return;
+        };
+        forwarded.begun = true;
+        let piece = Outcome::Piece(forwarded.forward.part, bytes, last);
+        self.done.push_back((forwarded.forward.waiter, piece));
+        if last {
+            self.forwards.remove(&id);
+        }
+    }
+
+    /// A peer is gone, and what it was running with it.
+    pub(super) fn forwards_lost(&mut self, peer: MemberIndex) {
+        let lost: Vec<u64> =
+            self.forwards.iter().filter(|(_, forwarded)| forwarded.at == peer).map(|(id, _)| *id).collect();
+        for id in lost {
+            let Some(forwarded) = self.forwards.remove(&id) else { continue };
+            if forwarded.forward.reads && !forwarded.begun {
+                self.try_forward(id, forwarded);
+                continue;
+            }
+            let name = self.routes.name(peer);
+            let text =
+                format!("{name} left while it did this: it may be done or not, read before you try again");
+            let refusal = Outcome::PartRefused(forwarded.forward.part, Refusal::Unavailable(text));
+            self.done.push_back((forwarded.forward.waiter, refusal));
+        }
+    }
+
+    /// A peer is gone, and will not answer.
+    pub(super) fn fetches_lost(&mut self, peer: MemberIndex) {
+        let lost: Vec<u64> =
+            self.fetches.iter().filter(|(_, fetch)| fetch.open.contains(&peer)).map(|(id, _)| *id).collect();
+        for id in lost {
+            if let Some(fetch) = self.fetches.get_mut(&id) {
+                fetch.open.retain(|other| *other != peer);
+            }
+            self.settle_fetch(id);
+        }
+    }
+
+    /// Something has waited long enough.
+    pub(super) fn overdue(&mut self, due: Due) {
+        match due {
+            Due::Writes(reactor, client) => {
+                let waiter = Waiter { reactor, client };
+                let Some(writes) = self.writes.get_mut(&waiter) else { return };
+                writes.all.iter_mut().for_each(|write| write.open = 0);
+                if writes.sealed {
+                    self.settle(waiter);
+                }
+            }
+            Due::Sync => self.tick(),
+            Due::Guest(token) => self.handle_appeared(self.now, token, true),
+            Due::Fetch(id) => {
+                if let Some(fetch) = self.fetches.get_mut(&id) {
+                    fetch.open.clear();
+                }
+                self.settle_fetch(id);
+            }
+        }
+    }
+}
+
+fn unconfirmed(write: Write, why: Option<String>) -> Refusal {
+    let (have, need, all) = (write.confirmed + 1, write.needed + 1, write.replicas);
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    Refusal::Unavailable(format!(
+        "written on {have} of {all} replicas, {need} were asked for{why}: it stays written, and the others \
+         get it when they can"
+    ))
+}
+
+fn unread(fetch: &Fetch) -> Refusal {
+    let (have, need, all) = (fetch.answers.len() + 1, fetch.needed + 1, fetch.replicas);
+    Refusal::Unavailable(format!("{have} of {all} replicas answer, {need} were asked for: try again"))
+}
+
+/// The numbers of all that is under way, for tests of what is left behind.
+impl Cluster {
+    /// Commands that wait for peers.
+    pub fn waiting(&self) -> usize {
+        let maps: [usize; 3] = [self.writes.len(), self.fetches.len(), self.forwards.len()];
+        maps.iter().sum::<usize>() + HashMap::len(&self.guests)
+    }
+}

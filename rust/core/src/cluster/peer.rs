@@ -1,0 +1,283 @@
+//! One peer as the cluster sees it: whether it is up, what waits to be sent, what it has not confirmed. Not
+//! the connection.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::hints::Hints;
+use super::incoming::Incoming;
+use super::{Transmit, Urgency};
+use crate::exchange::{Exchange, ExchangeStats};
+use crate::message::Message;
+use crate::record;
+use crate::waits::Waiter;
+
+/// Bytes of entries in one message: with its head, a message that is delivered in one piece.
+pub const BATCH_BYTES: usize = 14 * 1024;
+
+/// Whether a peer is there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PeerState {
+    /// There is no connection.
+    #[default]
+    Down,
+    /// There is one, and the peer has not said what it is.
+    Greeting,
+    /// It belongs to this cluster.
+    Up,
+}
+
+/// What was counted of a peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeerStats {
+    /// Whether it is there.
+    pub state: PeerState,
+    /// Entries sent to it.
+    pub entries_sent: u64,
+    /// Entries that came from it.
+    pub entries_received: u64,
+    /// Keys it is owed.
+    pub hints: u64,
+    /// Writes it is owed that were not noted: healing finds them.
+    pub hints_lost: u64,
+    /// Bytes of entries it has not confirmed.
+    pub unconfirmed: u64,
+    /// What comparing came to, of all placements together; `equal_ms` is the earliest of theirs.
+    pub exchange: ExchangeStats,
+}
+
+/// A write that waits for this peer: who waits, and which of the command's writes it is.
+pub type Wait = (Waiter, u32);
+
+/// Entries that were sent and not confirmed.
+#[derive(Debug)]
+pub enum Sent {
+    /// Small ones, as they were sent.
+    Records(Bytes),
+    /// A large one: its key and how many bytes it has.
+    Large(Box<[u8]>, usize),
+}
+
+impl Sent {
+    fn len(&self) -> usize {
+        match self {
+            Sent::Records(records) => records.len(),
+            Sent::Large(_, len) => *len,
+        }
+    }
+
+    /// The keys of the entries.
+    pub fn keys(&self) -> Vec<Box<[u8]>> {
+        match self {
+            Sent::Large(key, _) => vec![key.clone()],
+            Sent::Records(records) => {
+                record::Reader::new(records).flatten().map(|record| record.key.into()).collect()
+            }
+        }
+    }
+}
+
+/// What was sent under one number.
+#[derive(Debug)]
+pub struct Batch {
+    /// The entries.
+    pub sent: Sent,
+    /// Who waits for which of them.
+    pub waits: Vec<(u32, Wait)>,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub struct Peer {
+    state: PeerState,
+    /// It has said what it is.
+    pub greeted: bool,
+    /// Of its last start that we know of.
+    pub boot: Option<u64>,
+    /// Messages to be sent.
+    pub out: VecDeque<Transmit>,
+    /// Entries for the next message, how many, and who waits for which.
+    open: Vec<u8>,
+    open_count: u32,
+    open_waits: Vec<(u32, Wait)>,
+    next_batch: u64,
+    unconfirmed: HashMap<u64, Batch>,
+    unconfirmed_bytes: usize,
+    /// What it is owed.
+    pub hints: Hints,
+    /// Healing, one for each placement that both keep keys of.
+    pub exchanges: Vec<Exchange>,
+    /// Messages that have come in part.
+    pub streams: HashMap<u64, Incoming>,
+    entries_sent: u64,
+    /// Entries that came from it.
+    pub entries_received: u64,
+}
+
+impl Peer {
+    /// A peer that is down.
+    pub fn new(hints_max: usize, exchanges: Vec<Exchange>) -> Self {
+        Peer {
+            state: PeerState::Down,
+            greeted: false,
+            boot: None,
+            out: VecDeque::new(),
+            open: Vec::new(),
+            open_count: 0,
+            open_waits: Vec::new(),
+            next_batch: 1,
+            unconfirmed: HashMap::new(),
+            unconfirmed_bytes: 0,
+            hints: Hints::new(hints_max),
+            exchanges,
+            streams: HashMap::new(),
+            entries_sent: 0,
+            entries_received: 0,
+        }
+    }
+
+    /// Whether it is there.
+    pub fn state(&self) -> PeerState {
+        self.state
+    }
+
+    /// Whether it takes messages.
+    pub fn is_up(&self) -> bool {
+        self.state == PeerState::Up
+    }
+
+    /// Bytes of entries it has not confirmed, those not sent yet too.
+    pub fn unconfirmed(&self) -> usize {
+        self.unconfirmed_bytes + self.open.len()
+    }
+
+    /// The connection is there.
+    pub fn greet(&mut self) {
+        self.state = PeerState::Greeting;
+    }
+
+    /// The peer knows what this node is.
+    pub fn welcomed(&mut self) {
+        self.state = PeerState::Up;
+    }
+
+    /// The connection is over: what was not confirmed is owed. Returns who waited for it.
+    pub fn disconnect(&mut self) -> Vec<Vec<Wait>> {
+        self.state = PeerState::Down;
+        self.greeted = false;
+        self.close_batch();
+        self.out.clear();
+        self.streams.clear();
+        self.exchanges.iter_mut().for_each(Exchange::reset);
+        self.unconfirmed_bytes = 0;
+        let mut lost = Vec::new();
+        for batch in std::mem::take(&mut self.unconfirmed).into_values() {
+            batch.sent.keys().iter().for_each(|key| self.hints.keep(key));
+            lost.push(batch.waits.into_iter().map(|(_, wait)| wait).collect());
+        }
+        lost
+    }
+
+    /// Sends a short message.
+    pub fn send(&mut self, urgency: Urgency, message: &Message) {
+        self.transmit(urgency, false, VecDeque::from([message.to_bytes()]));
+    }
+
+    /// Sends what exchanges have to say.
+    pub fn send_exchanges(&mut self) {
+        for index in 0..self.exchanges.len() {
+            let group = self.exchanges[index].group();
+            while let Some(bytes) = self.exchanges[index].poll_message() {
+                let message = Message::Exchange([&[group], &bytes[..]].concat().into());
+                self.send(Urgency::Control, &message);
+            }
+        }
+    }
+
+    /// Sends a message in pieces.
+    pub fn transmit(&mut self, urgency: Urgency, datagram: bool, pieces: VecDeque<Bytes>) {
+        self.out.push_back(Transmit { urgency, datagram, pieces });
+    }
+
+    /// Adds an entry, which `record` is, to those that are sent next.
+    pub fn put(&mut self, record: &[u8], wait: Option<Wait>) {
+        if self.open.len() + record.len() > BATCH_BYTES {
+            self.close_batch();
+        }
+        if let Some(wait) = wait {
+            self.open_waits.push((self.open_count, wait));
+        }
+        self.open.extend_from_slice(record);
+        self.open_count += 1;
+        self.entries_sent += 1;
+    }
+
+    /// Sends an entry with a large value, which `head` is without its number.
+    pub fn put_large(&mut self, batch: u64, key: &[u8], pieces: VecDeque<Bytes>, wait: Option<Wait>) {
+        let len = pieces.iter().map(Bytes::len).sum();
+        let waits = wait.into_iter().map(|wait| (0, wait)).collect();
+        self.note(batch, Batch { sent: Sent::Large(key.into(), len), waits });
+        self.entries_sent += 1;
+        self.transmit(Urgency::Bulk, false, pieces);
+    }
+
+    /// Sends what `put` has added.
+    pub fn close_batch(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let batch = self.number();
+        let records = Bytes::from(std::mem::take(&mut self.open));
+        let message = Message::Put { batch, records: records.clone() };
+        let waits = std::mem::take(&mut self.open_waits);
+        let urgency = if waits.is_empty() { Urgency::Bulk } else { Urgency::Request };
+        self.open_count = 0;
+        self.send(urgency, &message);
+        self.note(batch, Batch { sent: Sent::Records(records), waits });
+    }
+
+    /// A number for what is sent next.
+    pub fn number(&mut self) -> u64 {
+        self.next_batch += 1;
+        self.next_batch
+    }
+
+    fn note(&mut self, number: u64, batch: Batch) {
+        self.unconfirmed_bytes += batch.sent.len();
+        self.unconfirmed.insert(number, batch);
+    }
+
+    /// The peer has confirmed what was sent under this number.
+    pub fn confirm(&mut self, number: u64) -> Option<Batch> {
+        let batch = self.unconfirmed.remove(&number)?;
+        self.unconfirmed_bytes -= batch.sent.len();
+        Some(batch)
+    }
+
+    /// The peer's figures.
+    pub fn stats(&self) -> PeerStats {
+        PeerStats {
+            state: self.state,
+            entries_sent: self.entries_sent,
+            entries_received: self.entries_received,
+            hints: self.hints.len() as u64,
+            hints_lost: self.hints.lost(),
+            unconfirmed: self.unconfirmed() as u64,
+            exchange: self.exchanges.iter().map(Exchange::stats).fold(None, joined).unwrap_or_default(),
+        }
+    }
+}
+
+fn joined(all: Option<ExchangeStats>, one: ExchangeStats) -> Option<ExchangeStats> {
+    let Some(all) = all else { return Some(one) };
+    Some(ExchangeStats {
+        rounds: all.rounds + one.rounds,
+        equal: all.equal + one.equal,
+        bytes: all.bytes + one.bytes,
+        messages: all.messages + one.messages,
+        sent: all.sent + one.sent,
+        wanted: all.wanted + one.wanted,
+        equal_ms: all.equal_ms.min(one.equal_ms),
+    })
+}

@@ -1,0 +1,563 @@
+//! Healing: finds what two replicas hold differently, with messages as long as the difference. Not the
+//! sending of entries: those go as any other write does.
+//!
+//! A round between two nodes, one of which begins it:
+//!
+//! ```text
+//! A                                   B
+//! root digest, 16 bytes         -->   the same? "equal", and that is all
+//!                               <--   a digest for each of 128 branches, 1 KiB
+//! a sketch of the entries in    -->   what A has and B has not, and the other way round
+//!   branches that differ        <--   "more cells", or the items that B wants;
+//! what B wants, as writes       -->   B's own, as writes
+//! ```
+//!
+//! If nearly all branches differ, the digests of their slots come in between, and the sketch is of slots. A
+//! slot that one side has no entry of is not sketched: the other sends all it has of it.
+//!
+//! Entries younger than the time a write takes are left alone: they are probably on their way. Whatever goes
+//! wrong, the next round finds what is left.
+
+mod message;
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::entry::View;
+use crate::merkle::{Digest, FANOUT};
+use crate::sketch::{Cell, Sketch};
+use crate::slot::SLOTS;
+use crate::slots::{Scope, SlotSet};
+use crate::store::Store;
+use message::Region;
+pub use message::{ExchangeError, Message};
+
+/// Entries looked at in one step: some tens of microseconds.
+const STEP: usize = 256;
+/// Cells of the first sketch: one datagram.
+const CELLS_MIN: u64 = 64;
+/// Cells of the longest sketch; beyond it, part of the slots are compared, and the rest in the next round.
+const CELLS_MAX: u64 = 65_536;
+/// Cells in one message.
+const CELLS_A_MESSAGE: usize = 896;
+/// Items asked for in one message.
+const ITEMS_A_MESSAGE: usize = 2000;
+/// Slots in one message.
+const SLOTS_A_MESSAGE: usize = 4000;
+/// Branches that differ, from which on slots are compared: by then about 180 entries differ.
+const BRANCHES_MAX: usize = 96;
+/// A round that waits this long for the other side is given up.
+const PATIENCE_MS: u64 = 30_000;
+
+/// What an exchange keeps to.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeConfig {
+    /// Entries younger than this are left alone.
+    pub settle_ms: u64,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ExchangeStats {
+    /// Rounds that came to an end.
+    pub rounds: u64,
+    /// Of these, rounds that found no difference.
+    pub equal: u64,
+    /// Bytes of digests, sketches and items, sent and received.
+    pub bytes: u64,
+    /// Messages, sent and received.
+    pub messages: u64,
+    /// Entries that the peer lacked.
+    pub sent: u64,
+    /// Entries that this node lacked, and asked for.
+    pub wanted: u64,
+    /// When the last round that found no difference began, on `Now::ms`.
+    pub equal_ms: Option<u64>,
+}
+
+/// What a round came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Both held the same when the round began, at this time.
+    Equal(u64),
+    /// They did not, and what was found is on its way.
+    Healed,
+}
+
+/// What is done in steps.
+#[derive(Debug)]
+enum Work {
+    /// Sketches what there is in a scope, to be sent.
+    Send { round: u32, scope: Scope, region: Region, cursor: u64, sketch: Sketch },
+    /// Sketches the same, to be compared with what came.
+    Compare { round: u32, scope: Scope, region: Region, cursor: u64, sketch: Sketch, theirs: Sketch },
+    /// Puts entries: those with these items, or all of them.
+    Put { scope: Scope, cursor: u64, items: Option<HashSet<u64>>, done: bool },
+}
+
+/// Where the round is that this side takes part in.
+#[derive(Debug, Default)]
+struct Round {
+    number: u32,
+    began_ms: u64,
+    /// When something last happened.
+    active_ms: u64,
+    /// What was sketched last.
+    region: Option<Region>,
+    /// The cells that have come of a sketch that is being received, or is to be continued.
+    theirs: Option<Sketch>,
+    /// Digests of slots that are being received.
+    slots: Vec<(u16, u64, u32)>,
+}
+
+/// The healing of one placement with one peer.
+#[derive(Debug)]
+pub struct Exchange {
+    config: ExchangeConfig,
+    scope: Scope,
+    number: u32,
+    /// The round that this side began.
+    ours: Option<Round>,
+    /// The round that the peer began.
+    theirs: Option<Round>,
+    work: VecDeque<Work>,
+    out: VecDeque<Vec<u8>>,
+    outcomes: VecDeque<Outcome>,
+    stats: ExchangeStats,
+}
+
+impl Exchange {
+    /// The healing of what `scope` says that both keep. One of the two is the `first`: by that they tell
+    /// their rounds apart.
+    pub fn new(config: ExchangeConfig, scope: Scope, first: bool) -> Self {
+        Exchange {
+            config,
+            scope,
+            number: u32::from(first),
+            ours: None,
+            theirs: None,
+            work: VecDeque::new(),
+            out: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            stats: ExchangeStats::default(),
+        }
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> ExchangeStats {
+        self.stats
+    }
+
+    /// The placement.
+    pub fn group(&self) -> u8 {
+        self.scope.group
+    }
+
+    /// Begins a round, unless one is under way.
+    pub fn start(&mut self, now_ms: u64, store: &Store) {
+        let busy = self.ours.as_ref().is_some_and(|round| now_ms < round.active_ms + PATIENCE_MS);
+        if busy || !self.work.is_empty() {
+            return;
+        }
+        self.number = self.number.wrapping_add(2);
+        let number = self.number;
+        self.ours = Some(Round { number, began_ms: now_ms, active_ms: now_ms, ..Round::default() });
+        self.send(&Message::Root { round: number, root: root(&store.branch_digests(&self.scope)) });
+    }
+
+    /// The connection broke: whatever was under way is over.
+    pub fn reset(&mut self) {
+        (self.ours, self.theirs) = (None, None);
+        self.work.clear();
+        self.out.clear();
+    }
+
+    /// Whether a round is under way.
+    pub fn is_busy(&self) -> bool {
+        self.ours.is_some() || !self.work.is_empty()
+    }
+
+    /// The next message to the peer: at most 16 KiB.
+    pub fn poll_message(&mut self) -> Option<Vec<u8>> {
+        self.out.pop_front()
+    }
+
+    /// What the next round that ended came to.
+    pub fn poll_outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+
+    /// A message of the peer.
+    ///
+    /// # Errors
+    /// It is none. What is under way is not affected.
+    pub fn handle_message(&mut self, now_ms: u64, store: &Store, bytes: &[u8]) -> Result<(), ExchangeError> {
+        let message = Message::decode(bytes)?;
+        self.stats.bytes += bytes.len() as u64;
+        self.stats.messages += 1;
+        match message {
+            Message::Root { round, root } => self.handle_root(now_ms, store, round, root),
+            Message::Equal { round } => {
+                if let Some(ours) = self.ours.take_if(|ours| ours.number == round) {
+                    self.end(Outcome::Equal(ours.began_ms));
+                }
+            }
+            Message::Branches { round, digests } => self.handle_branches(now_ms, store, round, &digests),
+            Message::Slots { round, digests, last } => {
+                self.handle_slots(now_ms, store, round, digests, last)?
+            }
+            Message::Sketch { round, region, from, end, cells } => {
+                self.handle_sketch(now_ms, round, region, (from, end), &cells)?;
+            }
+            Message::More { round, region, from, end } => {
+                let Some(current) = self.round(round) else { return Ok(()) };
+                current.active_ms = now_ms;
+                current.region = Some(region.clone());
+                let (scope, end) = (region.scope(&self.scope), end.min(CELLS_MAX).max(from));
+                let sketch = Sketch::new(from, end);
+                self.work.push_back(Work::Send { round, scope, region, cursor: 0, sketch });
+            }
+            Message::Want { round, items } => {
+                let Some(current) = self.round(round) else { return Ok(()) };
+                current.active_ms = now_ms;
+                let Some(region) = current.region.clone() else { return Err(ExchangeError) };
+                self.stats.sent += items.len() as u64;
+                let (scope, items) = (region.scope(&self.scope), Some(items.into_iter().collect()));
+                self.work.push_back(Work::Put { scope, cursor: 0, items, done: false });
+            }
+            Message::Ship { round, slots } => {
+                self.touch(now_ms, round);
+                let scope = Region::Slots(slots).scope(&self.scope);
+                self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: false });
+            }
+            Message::Done { round } => {
+                if self.ours.take_if(|ours| ours.number == round).is_some() {
+                    self.end(Outcome::Healed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a piece of what is to be done: some tens of microseconds. `put` sends an entry to the peer, as a
+    /// write; it returns false if it cannot now, and is asked again with the same entry later. Returns
+    /// whether there is more to be done.
+    pub fn work(
+        &mut self,
+        now_unix_ms: u64,
+        store: &Store,
+        put: &mut dyn FnMut(&[u8], &View<'_>) -> bool,
+    ) -> bool {
+        let Some(work) = self.work.pop_front() else { return false };
+        match work {
+            Work::Send { round, scope, region, cursor, mut sketch } => {
+                let next =
+                    store.scan_scope(&scope, cursor, STEP, |key, view| sketch.add(item(store, key, view)));
+                match next {
+                    Some(cursor) => {
+                        self.work.push_front(Work::Send { round, scope, region, cursor, sketch });
+                    }
+                    None => self.send_sketch(round, region, &sketch),
+                }
+            }
+            Work::Compare { round, scope, region, cursor, mut sketch, theirs } => {
+                let next =
+                    store.scan_scope(&scope, cursor, STEP, |key, view| sketch.add(item(store, key, view)));
+                match next {
+                    Some(cursor) => {
+                        self.work.push_front(Work::Compare { round, scope, region, cursor, sketch, theirs });
+                    }
+                    None => self.compare(round, scope, region, &sketch, theirs),
+                }
+            }
+            Work::Put { scope, cursor, items, done } => {
+                let (cursor, full) = self.put_some(now_unix_ms, store, &scope, cursor, items.as_ref(), put);
+                match cursor {
+                    Some(cursor) => self.work.push_front(Work::Put { scope, cursor, items, done }),
+                    None if done => self.finish(),
+                    None => {}
+                }
+                return !full && !self.work.is_empty();
+            }
+        }
+        !self.work.is_empty()
+    }
+
+    fn handle_root(&mut self, now_ms: u64, store: &Store, round: u32, theirs: Digest) {
+        let branches = store.branch_digests(&self.scope);
+        if root(&branches) == theirs {
+            self.send(&Message::Equal { round });
+            return self.end(Outcome::Equal(now_ms));
+        }
+        self.work.clear();
+        self.theirs = Some(Round { number: round, began_ms: now_ms, active_ms: now_ms, ..Round::default() });
+        let digests = branches.into_iter().map(short).collect();
+        self.send(&Message::Branches { round, digests });
+    }
+
+    /// The peer's digests of branches: sketches those that differ, or compares their slots first.
+    fn handle_branches(&mut self, now_ms: u64, store: &Store, round: u32, theirs: &[u64]) {
+        if !self.touch(now_ms, round) {
+            return;
+        }
+        let ours = store.branch_digests(&self.scope);
+        let differ: Vec<usize> = (0..FANOUT).filter(|&index| short(ours[index]) != theirs[index]).collect();
+        if differ.len() < BRANCHES_MAX {
+            // Written meanwhile, or the digests differ where this side looks no more: the next round tells.
+            let expected = balls(differ.len(), FANOUT);
+            let region = Region::Branches(differ.iter().fold(0, |all, index| all | 1 << index));
+            let scope = region.scope(&self.scope);
+            let sketch = Sketch::new(0, cells_for(expected));
+            self.round(round).into_iter().for_each(|current| current.region = Some(region.clone()));
+            return self.work.push_back(Work::Send { round, scope, region, cursor: 0, sketch });
+        }
+        let mut digests = Vec::new();
+        for branch in differ {
+            let of = store.slot_digests(&self.scope, branch).into_iter().enumerate();
+            digests.extend(of.map(|(slot, (digest, count))| {
+                ((branch * FANOUT + slot) as u16, short(digest), count.min(u32::MAX as usize) as u32)
+            }));
+        }
+        let chunks: Vec<_> = digests.chunks(message::DIGESTS_MAX).collect();
+        for (index, chunk) in chunks.iter().enumerate() {
+            let last = index + 1 == chunks.len();
+            self.send(&Message::Slots { round, digests: chunk.to_vec(), last });
+        }
+    }
+
+    /// The peer's digests of slots: ships those that one side has nothing of, and sketches others that
+    /// differ.
+    fn handle_slots(
+        &mut self,
+        now_ms: u64,
+        store: &Store,
+        round: u32,
+        digests: Vec<(u16, u64, u32)>,
+        last: bool,
+    ) -> Result<(), ExchangeError> {
+        let Some(theirs) = self.theirs.as_mut().filter(|theirs| theirs.number == round) else {
+            return Ok(());
+        };
+        theirs.active_ms = now_ms;
+        theirs.slots.extend(digests);
+        if theirs.slots.len() > SLOTS {
+            return Err(ExchangeError);
+        }
+        if !last {
+            return Ok(());
+        }
+        let all = std::mem::take(&mut theirs.slots);
+        let (mut ship, mut want, mut both) = (Vec::new(), Vec::new(), Vec::new());
+        let mut branch = (usize::MAX, Vec::new());
+        for (slot, digest, count) in &all {
+            let index = usize::from(*slot) % SLOTS / FANOUT;
+            if branch.0 != index {
+                branch = (index, store.slot_digests(&self.scope, index));
+            }
+            let (ours, held) = branch.1[usize::from(*slot) % FANOUT];
+            match (short(ours) == *digest, held, *count) {
+                (true, ..) => {}
+                (_, _, 0) => ship.push(*slot),
+                (_, 0, _) => want.push(*slot),
+                (_, held, count) => both.push((*slot, held.max(count as usize))),
+            }
+        }
+        for slots in want.chunks(SLOTS_A_MESSAGE) {
+            self.send(&Message::Ship { round, slots: slots.to_vec() });
+        }
+        if !ship.is_empty() {
+            let scope = Region::Slots(ship).scope(&self.scope);
+            self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: false });
+        }
+        self.ask_for_slots(round, &all, &both);
+        Ok(())
+    }
+
+    /// Has the peer sketch the slots of `both` that differ, or as many of them as are dealt with at once.
+    fn ask_for_slots(&mut self, round: u32, all: &[(u16, u64, u32)], both: &[(u16, usize)]) {
+        if both.is_empty() {
+            let scope = Scope { group: self.scope.group, slots: SlotSet::new() };
+            return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
+        }
+        let full = both.len() * 10 > all.len() * 9;
+        let mut expected = if full { 0 } else { balls(both.len(), all.len()) };
+        let mut slots = Vec::new();
+        for (slot, entries) in both.iter().take(SLOTS_A_MESSAGE) {
+            // Where all slots differ, nearly all entries may.
+            expected += if full { *entries } else { 0 };
+            if !slots.is_empty() && cells_for(expected) >= CELLS_MAX {
+                break;
+            }
+            slots.push(*slot);
+        }
+        let first = if full { cells_for(expected / 8) } else { cells_for(expected) };
+        let region = Region::Slots(slots);
+        self.round(round).into_iter().for_each(|current| current.region = Some(region.clone()));
+        self.send(&Message::More { round, region, from: 0, end: first });
+    }
+
+    fn handle_sketch(
+        &mut self,
+        now_ms: u64,
+        round: u32,
+        region: Option<Region>,
+        (from, end): (u64, u64),
+        cells: &[Cell],
+    ) -> Result<(), ExchangeError> {
+        if end > CELLS_MAX {
+            return Err(ExchangeError);
+        }
+        let Some(current) = self.round(round) else { return Ok(()) };
+        current.active_ms = now_ms;
+        let region = region.or_else(|| current.region.clone()).ok_or(ExchangeError)?;
+        let mut theirs = current.theirs.take().unwrap_or_default();
+        if theirs.end() != from {
+            return Err(ExchangeError);
+        }
+        theirs.extend(cells.iter().copied());
+        current.region = Some(region.clone());
+        if theirs.end() < end {
+            current.theirs = Some(theirs);
+            return Ok(());
+        }
+        let (scope, sketch) = (region.scope(&self.scope), Sketch::new(0, theirs.end()));
+        self.work.push_back(Work::Compare { round, scope, region, cursor: 0, sketch, theirs });
+        Ok(())
+    }
+
+    /// Both sketches are there: asks for more cells, or for what this side lacks, and puts what the peer
+    /// lacks.
+    fn compare(&mut self, round: u32, scope: Scope, region: Region, ours: &Sketch, theirs: Sketch) {
+        let Some((surplus, lack)) = ours.difference(&theirs) else {
+            let (from, end) = (theirs.end(), (theirs.end() * 2).min(CELLS_MAX));
+            if from >= end {
+                // More than fits: all of it is exchanged.
+                self.send(&Message::Ship {
+                    round,
+                    slots: scope.slots.iter().take(SLOTS_A_MESSAGE).collect(),
+                });
+                return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
+            }
+            self.round(round).into_iter().for_each(|current| current.theirs = Some(theirs.clone()));
+            return self.send(&Message::More { round, region, from, end });
+        };
+        self.stats.sent += surplus.len() as u64;
+        self.stats.wanted += lack.len() as u64;
+        for items in lack.chunks(ITEMS_A_MESSAGE) {
+            self.send(&Message::Want { round, items: items.to_vec() });
+        }
+        let items = Some(surplus.into_iter().collect());
+        self.work.push_back(Work::Put { scope, cursor: 0, items, done: true });
+    }
+
+    /// Puts some entries; returns where to go on, and whether the way is full.
+    fn put_some(
+        &mut self,
+        now_unix_ms: u64,
+        store: &Store,
+        scope: &Scope,
+        cursor: u64,
+        items: Option<&HashSet<u64>>,
+        put: &mut dyn FnMut(&[u8], &View<'_>) -> bool,
+    ) -> (Option<u64>, bool) {
+        if items.is_some_and(HashSet::is_empty) {
+            return (None, false);
+        }
+        let (settle_ms, mut full, mut sent) = (self.config.settle_ms, false, 0);
+        let next = store.scan_scope(scope, cursor, STEP, |key, view| {
+            let written = view.version.unix_ms();
+            let settles = written <= now_unix_ms && written + settle_ms > now_unix_ms;
+            let wanted = items.is_none_or(|items| items.contains(&item(store, key, view)));
+            if wanted && !settles && !full {
+                full = !put(key, view);
+                sent += u64::from(!full);
+            }
+        });
+        if items.is_none() {
+            self.stats.sent += sent;
+        }
+        // What did not fit is tried again with all of its step: a second copy does no harm.
+        if full { (Some(cursor), true) } else { (next, false) }
+    }
+
+    /// This side has put all it had to: the round is over.
+    fn finish(&mut self) {
+        if let Some(theirs) = self.theirs.take() {
+            self.send(&Message::Done { round: theirs.number });
+            self.end(Outcome::Healed);
+        } else if self.ours.take().is_some() {
+            self.end(Outcome::Healed);
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.stats.rounds += 1;
+        if let Outcome::Equal(began_ms) = outcome {
+            self.stats.equal += 1;
+            self.stats.equal_ms = self.stats.equal_ms.max(Some(began_ms));
+        }
+        self.outcomes.push_back(outcome);
+    }
+
+    /// Something happened in a round; tells whether it is under way.
+    fn touch(&mut self, now_ms: u64, round: u32) -> bool {
+        match self.round(round) {
+            Some(round) => {
+                round.active_ms = now_ms;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn round(&mut self, number: u32) -> Option<&mut Round> {
+        let rounds = [&mut self.ours, &mut self.theirs];
+        rounds.into_iter().flatten().find(|round| round.number == number)
+    }
+
+    fn send_sketch(&mut self, round: u32, region: Region, sketch: &Sketch) {
+        let (mut from, end) = (sketch.end() - sketch.cells().len() as u64, sketch.end());
+        // Who asked for slots knows which.
+        let mut region = Some(region).filter(|region| matches!(region, Region::Branches(_)) && from == 0);
+        for cells in sketch.cells().chunks(CELLS_A_MESSAGE) {
+            let region = region.take();
+            self.send(&Message::Sketch { round, region, from, end, cells: cells.to_vec() });
+            from += cells.len() as u64;
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        let bytes = message.encode();
+        self.stats.bytes += bytes.len() as u64;
+        self.stats.messages += 1;
+        self.out.push_back(bytes);
+    }
+}
+
+/// An entry as a number: half of its digest, so it is spread evenly, and nobody can choose it.
+fn item(store: &Store, key: &[u8], view: &View<'_>) -> u64 {
+    short(store.digest_key().of(key, view))
+}
+
+fn short(digest: Digest) -> u64 {
+    digest as u64
+}
+
+fn root(branches: &[Digest]) -> Digest {
+    branches.iter().fold(0, |root, branch| root ^ branch)
+}
+
+/// About how many balls were thrown into `boxes` of which `hit` have one or more.
+fn balls(hit: usize, boxes: usize) -> usize {
+    let (hit, boxes) = (hit.min(boxes.saturating_sub(1)) as f64, boxes.max(1) as f64);
+    (-boxes * (1.0 - hit / boxes).ln()).ceil() as usize
+}
+
+/// Cells that probably suffice for so many differences: 1.35 each where they are many (the paper's figure 5),
+/// more where they are few.
+fn cells_for(differences: usize) -> u64 {
+    let cells = (differences as u64 * 3 / 2 + 34).next_multiple_of(32);
+    cells.clamp(CELLS_MIN, CELLS_MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Two stores that heal each other; a walk of their trees, key by key, is the oracle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::blob::Value;
+use crate::entry::View;
+use crate::keyspace::Keyspaces;
+use crate::store::StoreConfig;
+use crate::version::{NodeId, Version};
+use proptest::prelude::*;
+
+fn store(node: u64) -> Store {
+    let store = Store::new(StoreConfig {
+        node: NodeId(node),
+        hash_seed: 3,
+        digest_secret: [1; 16],
+        keyspaces: Keyspaces::default(),
+        memory_max: 0,
+    });
+    store.keep_tombstones(true);
+    store
+}
+
+fn write(store: &Store, key: &str, stamp: u64, deleted: bool) {
+    let version = Version { stamp, node: NodeId(9) };
+    let value = (!deleted).then_some(Value::Inline(b"value"));
+    let view = View { version, expires_ms: 0, floor: Version::ZERO, value };
+    assert!(store.merge(key.as_bytes(), &view).is_ok());
+}
+
+fn scope() -> Scope {
+    Scope { group: 0, slots: (0..SLOTS as u16).collect() }
+}
+
+/// Two sides, and what went between them.
+struct Pair {
+    stores: [Store; 2],
+    exchanges: [Exchange; 2],
+    puts: [Vec<Vec<u8>>; 2],
+    trips: usize,
+    bytes: usize,
+    now_ms: u64,
+}
+
+impl Pair {
+    fn new(a: Store, b: Store) -> Self {
+        let exchange = |first| Exchange::new(ExchangeConfig { settle_ms: 0 }, scope(), first);
+        let puts = [Vec::new(), Vec::new()];
+        Pair {
+            stores: [a, b],
+            exchanges: [exchange(true), exchange(false)],
+            puts,
+            trips: 0,
+            bytes: 0,
+            now_ms: 1,
+        }
+    }
+
+    /// One round, begun by the first; returns what it came to on the other side.
+    fn round(&mut self) -> Option<Outcome> {
+        (self.trips, self.bytes) = (0, 0);
+        self.now_ms += 1;
+        self.exchanges[0].start(self.now_ms, &self.stores[0]);
+        for turn in 0.. {
+            let mut moved = false;
+            for side in [0, 1] {
+                while self.step(side) {}
+                while let Some(bytes) = self.exchanges[side].poll_message() {
+                    self.bytes += bytes.len();
+                    moved = true;
+                    let (to, now_ms) = (1 - side, self.now_ms);
+                    assert!(self.exchanges[to].handle_message(now_ms, &self.stores[to], &bytes).is_ok());
+                }
+            }
+            if !moved {
+                self.trips = turn;
+                break;
+            }
+        }
+        self.exchanges[1].poll_outcome()
+    }
+
+    /// Works; what one puts, the other merges.
+    fn step(&mut self, side: usize) -> bool {
+        let mut puts: Vec<(Vec<u8>, Version, bool)> = Vec::new();
+        let more = self.exchanges[side].work(1 << 40, &self.stores[side], &mut |key, view| {
+            puts.push((key.to_vec(), view.version, view.value.is_none()));
+            true
+        });
+        for (key, version, deleted) in puts {
+            let text = String::from_utf8_lossy(&key).into_owned();
+            write(&self.stores[1 - side], &text, version.stamp, deleted);
+            self.puts[side].push(key);
+        }
+        more
+    }
+
+    fn heal(&mut self) -> usize {
+        for rounds in 1..=40 {
+            if matches!(self.round(), Some(Outcome::Equal(_))) {
+                return rounds;
+            }
+        }
+        panic!("not equal after 40 rounds");
+    }
+
+    fn contents(&self, side: usize) -> BTreeMap<Vec<u8>, (Version, bool)> {
+        let mut all = BTreeMap::new();
+        self.stores[side].scan(0, usize::MAX, |key, view| {
+            all.insert(key.to_vec(), (view.version, view.value.is_none()));
+        });
+        all
+    }
+
+    /// The keys that differ, found by walking both trees.
+    fn differences(&self) -> BTreeSet<Vec<u8>> {
+        let (a, b) = (self.contents(0), self.contents(1));
+        let slots = self.stores[0].merkle().diff(&self.stores[1].merkle());
+        let keys = a.keys().chain(b.keys()).filter(|key| slots.contains(&crate::slot::key_slot(key)));
+        keys.filter(|key| a.get(*key) != b.get(*key)).cloned().collect()
+    }
+}
+
+type Item = (u16, u64, bool);
+
+fn filled(items: &[Item], node: u64) -> Store {
+    let store = store(node);
+    items.iter().for_each(|(key, stamp, deleted)| write(&store, &format!("key{key}"), *stamp, *deleted));
+    store
+}
+
+fn items(count: usize) -> impl Strategy<Value = Vec<Item>> {
+    proptest::collection::vec((any::<u16>(), 1u64..5, any::<bool>()), 0..count)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_differs_is_found_and_nothing_else(both in items(300), a in items(60), b in items(60)) {
+        let mut pair = Pair::new(filled(&[&both[..], &a].concat(), 1), filled(&[&both[..], &b].concat(), 2));
+        let differ = pair.differences();
+        pair.heal();
+        let put: BTreeSet<Vec<u8>> = pair.puts.iter().flatten().cloned().collect();
+        prop_assert_eq!(pair.contents(0), pair.contents(1));
+        prop_assert_eq!(put, differ);
+    }
+
+    #[test]
+    fn nonsense_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..12) {
+        let store = filled(&[(1, 1, false), (2, 1, false)], 1);
+        let mut exchange = Exchange::new(ExchangeConfig { settle_ms: 0 }, scope(), false);
+        let bytes = [&[kind, 2, 0, 0, 0], &bytes[..]].concat();
+        let _ = exchange.handle_message(0, &store, &Message::Root { round: 2, root: 1 }.encode());
+        let _ = exchange.handle_message(0, &store, &bytes);
+        while exchange.work(0, &store, &mut |_, _| true) {}
+    }
+}
+
+#[test]
+fn equal_sides_say_little() {
+    let items: Vec<Item> = (0..1000).map(|key| (key, 1, false)).collect();
+    let mut pair = Pair::new(filled(&items, 1), filled(&items, 2));
+    assert!(matches!(pair.round(), Some(Outcome::Equal(_))));
+    assert!(pair.bytes <= 64 && pair.trips == 1, "{} bytes, {} trips", pair.bytes, pair.trips);
+    assert_eq!(pair.exchanges[0].stats().equal, 1);
+}
+
+#[test]
+fn twenty_of_many_take_4_kib_and_three_round_trips() {
+    let (a, b) = (store(1), store(2));
+    for key in 0..50_000 {
+        [&a, &b].into_iter().for_each(|store| write(store, &format!("key{key}"), 1, false));
+    }
+    for key in 0..10 {
+        write(&a, &format!("key{}", key * 777), 2, key % 2 == 0);
+        write(&b, &format!("new{key}"), 2, false);
+    }
+    let mut pair = Pair::new(a, b);
+    assert_eq!(pair.round(), Some(Outcome::Healed));
+    assert!(pair.bytes <= 4096 && pair.trips <= 3, "{} bytes, {} trips", pair.bytes, pair.trips);
+    assert!(matches!(pair.round(), Some(Outcome::Equal(_))));
+}
+
+#[test]
+fn a_blank_side_and_sides_with_little_in_common_heal() {
+    for (a, b) in [(0..20_000, 0..0), (0..0, 0..20_000), (0..15_000, 10_000..30_000)] {
+        let (left, right) = (store(1), store(2));
+        a.clone().for_each(|key| write(&left, &format!("key{key}"), 1, false));
+        b.clone().for_each(|key| write(&right, &format!("key{key}"), 1, false));
+        let mut pair = Pair::new(left, right);
+        let rounds = pair.heal();
+        assert!(rounds <= 6, "{rounds} rounds for {a:?} and {b:?}");
+        assert_eq!(pair.contents(0), pair.contents(1));
+    }
+}
+
+#[test]
+fn messages_go_there_and_back_and_are_refused_when_cut() {
+    let cells = Sketch::new(0, 3).cells().to_vec();
+    let all = [
+        Message::Root { round: 1, root: 5 << 100 },
+        Message::Equal { round: 2 },
+        Message::Branches { round: 3, digests: (0..FANOUT as u64).collect() },
+        Message::Slots { round: 4, digests: vec![(1, 2, 3), (16383, u64::MAX, 4)], last: true },
+        Message::Sketch { round: 5, region: Some(Region::Branches(6)), from: 0, end: 3, cells },
+        Message::More { round: 6, region: Region::Slots(vec![1, 2]), from: 64, end: 128 },
+        Message::Want { round: 7, items: vec![1, 2, u64::MAX] },
+        Message::Ship { round: 8, slots: vec![5, 6] },
+        Message::Done { round: 9 },
+    ];
+    for message in all {
+        let bytes = message.encode();
+        assert_eq!(Message::decode(&bytes), Ok(message.clone()));
+        (0..bytes.len()).for_each(|end| assert_ne!(Message::decode(&bytes[..end]), Ok(message.clone())));
+    }
+    assert!(Message::decode(&[99, 0, 0, 0, 0]).is_err());
+}

@@ -1,0 +1,178 @@
+//! What a coordinator hands to the cluster: writes to be replicated, keys to be fetched, requests for others.
+//! Each thread that coordinates has one; the thread that owns the peers takes from all. Not the peers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::keyspace::Acks;
+use crate::routes::{MemberIndex, Routes};
+use crate::version::Version;
+use crate::waits::Waiter;
+
+/// Orders after which commands wait for the cluster: some milliseconds of its work.
+const ORDERS_MAX: usize = 16_384;
+
+/// Something for the cluster to do.
+#[derive(Debug)]
+pub enum Order {
+    /// A key was written or deleted here: the other replicas are due what it is now.
+    Wrote {
+        /// The key.
+        key: Box<[u8]>,
+        /// What the write replaced: who has something else has something concurrent.
+        base: Version,
+        /// Who waits, if anybody does.
+        wait: Option<(Waiter, Acks)>,
+    },
+    /// The command has written all that it writes: answer once the writes before are known well enough.
+    Sealed(Waiter),
+    /// Bring what the other replicas have of a key here, and answer then.
+    Fetch {
+        /// The key.
+        key: Box<[u8]>,
+        /// How many replicas must have been asked.
+        acks: Acks,
+        /// Who waits.
+        waiter: Waiter,
+    },
+    /// Have one of these members run a request, and answer what it answers.
+    Forward(Forward),
+}
+
+/// A request for another node.
+#[derive(Debug)]
+pub struct Forward {
+    /// Who waits.
+    pub waiter: Waiter,
+    /// Which of several requests of one command this is.
+    pub part: u32,
+    /// Who may run it, the best first.
+    pub to: Vec<MemberIndex>,
+    /// Whether it changes nothing, so that another one may be asked when the first does not answer.
+    pub reads: bool,
+    /// How the reply is to be written.
+    pub wire: Wire,
+    /// The request as a client would send it.
+    pub request: VecDeque<Bytes>,
+}
+
+/// The protocol of a request, and how its reply is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wire {
+    /// Redis's second version.
+    Resp2,
+    /// Its third.
+    Resp3,
+    /// The pipe protocol, raw.
+    Pipe,
+    /// The same, with lengths.
+    PipeFramed,
+}
+
+/// Tells the thread that owns the peers that there is something to do.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// The orders of one coordinator.
+pub struct Outbox {
+    routes: Arc<Routes>,
+    orders: Mutex<Vec<Order>>,
+    wake: Wake,
+    reactor: usize,
+    /// Who runs the command under way: commands of one coordinator run one at a time.
+    token: AtomicU64,
+    /// What that command asks for: 0 is what the keyspace says, else `Acks` and one.
+    asked: AtomicU8,
+    /// Whether that command has written what is to be waited for.
+    waiting: AtomicBool,
+}
+
+impl Outbox {
+    /// The outbox of the coordinator number `reactor`.
+    pub fn new(routes: Arc<Routes>, reactor: usize, wake: Wake) -> Self {
+        Outbox {
+            routes,
+            orders: Mutex::default(),
+            wake,
+            reactor,
+            token: AtomicU64::new(0),
+            asked: AtomicU8::new(0),
+            waiting: AtomicBool::new(false),
+        }
+    }
+
+    /// Where keys belong.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// A command begins, or goes on, for the client with this token; `acks` as it asks itself.
+    pub fn begin(&self, token: u64, acks: Option<Acks>) {
+        self.token.store(token, Relaxed);
+        self.asked.store(acks.map_or(0, |acks| acks as u8 + 1), Relaxed);
+        self.waiting.store(false, Relaxed);
+    }
+
+    /// The command wrote `key` over the version `base`.
+    pub fn wrote(&self, key: &[u8], base: Version) {
+        if self.routes.len() < 2 {
+            return;
+        }
+        let acks = match self.asked.load(Relaxed) {
+            0 => self.routes.rules(key).write_acks,
+            1 => Acks::One,
+            2 => Acks::Quorum,
+            _ => Acks::All,
+        };
+        let wait = (acks != Acks::One).then(|| (self.waiter(), acks));
+        if wait.is_some() {
+            self.waiting.store(true, Relaxed);
+        }
+        self.push(Order::Wrote { key: key.into(), base, wait });
+    }
+
+    /// Whether the command has written, since it began or went on, what is to be waited for.
+    pub fn waits(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    /// The command has written all that it writes, and waits.
+    pub fn seal(&self) {
+        self.push(Order::Sealed(self.waiter()));
+    }
+
+    /// Whether so much is to be done that commands should wait.
+    pub fn is_full(&self) -> bool {
+        self.orders.lock().len() >= ORDERS_MAX
+    }
+
+    /// Who runs the command under way.
+    pub fn waiter(&self) -> Waiter {
+        Waiter { reactor: self.reactor, client: self.token.load(Relaxed) }
+    }
+
+    /// Gives an order.
+    pub fn push(&self, order: Order) {
+        let mut orders = self.orders.lock();
+        orders.push(order);
+        let first = orders.len() == 1;
+        drop(orders);
+        if first {
+            (self.wake)();
+        }
+    }
+
+    /// Takes all orders.
+    pub fn take(&self) -> Vec<Order> {
+        std::mem::take(&mut self.orders.lock())
+    }
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("reactor", &self.reactor).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! One entry as it travels between nodes, inline values only: large ones travel by themselves.
+//!
+//! ```text
+//! | flags 1 | key length 2 | value length 4 | stamp 8 | node 8 | expires 8? | floor 16? | base 16? |
+//! | key | value |
+//! ```
+
+use crate::blob::{BLOB_BYTES_MIN, Value};
+use crate::entry::View;
+use crate::version::{NodeId, Version};
+
+const TOMBSTONE: u8 = 1;
+const EXPIRES: u8 = 1 << 1;
+const FLOOR: u8 = 1 << 2;
+const BASE: u8 = 1 << 3;
+const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE;
+
+/// These bytes are no record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("an entry cannot be read: it ends too early, or has unknown flags")]
+pub struct RecordError;
+
+/// An entry that has arrived.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// What it says.
+    pub view: View<'a>,
+    /// The version that the write replaced, if the sender knows.
+    pub base: Option<Version>,
+}
+
+/// Appends the entry of `key`. Of a large value only the head: its value must not be `Value::Blob`.
+pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Version>) {
+    let base = base.filter(|base| *base != Version::ZERO);
+    let value = match view.value {
+        Some(Value::Inline(bytes)) => bytes,
+        Some(Value::Blob(_)) | None => b"",
+    };
+    let set = |condition: bool, flag: u8| if condition { flag } else { 0 };
+    out.push(
+        set(view.value.is_none(), TOMBSTONE)
+            | set(view.expires_ms != 0, EXPIRES)
+            | set(view.floor != Version::ZERO, FLOOR)
+            | set(base.is_some(), BASE),
+    );
+    out.extend_from_slice(&(key.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    let put = |out: &mut Vec<u8>, version: Version| {
+        out.extend_from_slice(&version.stamp.to_le_bytes());
+        out.extend_from_slice(&version.node.0.to_le_bytes());
+    };
+    put(out, view.version);
+    if view.expires_ms != 0 {
+        out.extend_from_slice(&view.expires_ms.to_le_bytes());
+    }
+    [Some(view.floor).filter(|floor| *floor != Version::ZERO), base]
+        .into_iter()
+        .flatten()
+        .for_each(|of| put(out, of));
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+}
+
+/// Reads records one after the other; after an error there is none.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// The records in `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Reader { rest: bytes }
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(RecordError)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn number<const N: usize>(&mut self) -> Result<u64, RecordError> {
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(self.take(N)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn version(&mut self) -> Result<Version, RecordError> {
+        Ok(Version { stamp: self.number::<8>()?, node: NodeId(self.number::<8>()?) })
+    }
+
+    fn record(&mut self) -> Result<Record<'a>, RecordError> {
+        let flags = self.number::<1>()? as u8;
+        let (key_len, value_len) = (self.number::<2>()? as usize, self.number::<4>()? as usize);
+        if flags & !ALL != 0 || value_len >= BLOB_BYTES_MIN {
+            return Err(RecordError);
+        }
+        let version = self.version()?;
+        let expires_ms = if flags & EXPIRES != 0 { self.number::<8>()? } else { 0 };
+        let floor = if flags & FLOOR != 0 { self.version()? } else { Version::ZERO };
+        let base = if flags & BASE != 0 { Some(self.version()?) } else { None };
+        let (key, value) = (self.take(key_len)?, self.take(value_len)?);
+        let value = (flags & TOMBSTONE == 0).then_some(Value::Inline(value));
+        Ok(Record { key, view: View { version, expires_ms, floor, value }, base })
+    }
+}
+
+impl<'a> Iterator for Reader<'a> {
+    type Item = Result<Record<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.record();
+        if record.is_err() {
+            self.rest = &[];
+        }
+        Some(record)
+    }
+}

@@ -1,0 +1,409 @@
+//! Commands in which other nodes have a say: which ones they are, and what a session keeps while they are
+//! away. Not the way there and back: that is the cluster's.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::client::Client;
+use crate::cluster::{Outcome, pieces};
+use crate::error::Refusal;
+use crate::keyspace::Acks;
+use crate::outbox::{Forward, Order, Outbox, Wire};
+use crate::output::Output;
+use crate::pipe::request::{Request, write_header};
+use crate::replica::Body;
+use crate::resp::reply::Writer;
+use crate::resp::scan::{Arg, Args};
+use crate::resp::table::{self, Spec};
+use crate::routes::{MemberIndex, Routes};
+use crate::slot::key_slot;
+
+/// Keys of a command that is split by key: each is a request of its own.
+const PARTS_MAX: usize = 16_384;
+
+/// Where a command runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Plan {
+    /// Here.
+    Here,
+    /// Here, once other replicas have been asked for its keys.
+    Fetch,
+    /// On a node that keeps its key.
+    There,
+    /// Nowhere: the client is told where its key is kept.
+    Moved,
+    /// Each key where it is kept.
+    Split,
+}
+
+/// What is to be done once the nodes have answered.
+#[derive(Debug)]
+enum Awaited {
+    /// The reply of the command, which ran here, is sent.
+    Acks(Output),
+    /// The request, which is still there, is run: so many keys have not come.
+    Resp(usize),
+    /// This request is run.
+    Pipe(Box<Request>, Body<'static>),
+    /// The reply of another node is sent as it comes; whether some of it was.
+    Reply(bool),
+    /// The replies to the parts are made one.
+    Parts(Combine, Vec<Output>, usize),
+}
+
+/// How the replies to the parts of a command are made one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Combine {
+    /// An array of them.
+    Array,
+    /// Their sum.
+    Sum,
+    /// OK, if all are.
+    Ok,
+}
+
+/// A command that waits for other nodes.
+#[derive(Debug)]
+pub struct Remote {
+    awaited: Awaited,
+    wire: Wire,
+    id: Option<u64>,
+}
+
+/// What became of a command that waited.
+#[derive(Debug)]
+pub enum Step {
+    /// It waits on.
+    Waits,
+    /// It is answered.
+    Answered,
+    /// Its reply broke off in the middle: nothing that follows could be understood.
+    Broken,
+    /// It is to be run now, from what the session has.
+    RunResp,
+    /// This is to be run now.
+    RunPipe(Box<Request>, Body<'static>),
+}
+
+impl Plan {
+    /// Where a request in Redis's protocol runs.
+    pub fn resp(args: Args<'_>, client: &Client, routes: &Routes) -> Plan {
+        let Some(spec) =
+            table::find(args.bytes(0)).filter(|spec| spec.keys.0 != 0 && spec.accepts(args.len()))
+        else {
+            return Plan::Here;
+        };
+        if client.guest || client.needs_password || routes.len() < 2 {
+            return Plan::Here;
+        }
+        let mut keys = keys(spec, args);
+        let Some(first) = keys.next() else { return Plan::Here };
+        let replicas = routes.replicas(first);
+        let one_place = keys.all(|key| routes.replicas(key) == replicas);
+        match (one_place, replicas.contains(&routes.me())) {
+            (true, false) if client.redirect && routes.door(first).is_some() => Plan::Moved,
+            (true, false) => Plan::There,
+            (false, _) if !self::keys(spec, args).all(|key| routes.is_mine(key)) => Plan::Split,
+            _ if !looks(spec) || routes.rules(first).read_acks == Acks::One => Plan::Here,
+            _ => Plan::Fetch,
+        }
+    }
+
+    /// Where a request in the pipe protocol runs.
+    ///
+    /// # Errors
+    /// It asks for confirmations in a way that there is not.
+    pub fn pipe(request: &Request, client: &Client, routes: &Routes) -> Result<Plan, Refusal> {
+        let (Some(spec), Some(key)) = (request.spec, request.get("name")) else { return Ok(Plan::Here) };
+        let asked = acks(request)?;
+        if client.guest || client.needs_password || routes.len() < 2 {
+            return Ok(Plan::Here);
+        }
+        if !routes.is_mine(key) {
+            return Ok(Plan::There);
+        }
+        let looks = !spec.takes_value || request.get("if").or(request.get("if_version")).is_some();
+        let level = match asked.filter(|_| !spec.takes_value) {
+            Some(asked) => asked,
+            None => routes.rules(key).read_acks,
+        };
+        let fetch = looks && level != Acks::One && !matches!(spec.name, "delete" | "wait");
+        Ok(if fetch { Plan::Fetch } else { Plan::Here })
+    }
+}
+
+/// What a request asks of confirmations.
+///
+/// # Errors
+/// There is no such level.
+pub fn acks(request: &Request) -> Result<Option<Acks>, Refusal> {
+    let Some(value) = request.get("acks") else { return Ok(None) };
+    let fix = || Refusal::bad_param("acks", value, "one, quorum or all");
+    Acks::named(value).map(Some).ok_or_else(fix)
+}
+
+/// Whether what a command does depends on what there is.
+fn looks(spec: &Spec) -> bool {
+    !matches!(spec.name, "set" | "setex" | "psetex" | "mset" | "del" | "unlink")
+}
+
+fn keys<'a>(spec: &Spec, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let (first, last, step) = spec.keys;
+    let end = if last < 0 { args.len() as i32 + last } else { last };
+    (first..=end).step_by(step.max(1) as usize).map(move |index| args.bytes(index as usize))
+}
+
+impl Remote {
+    /// The command ran here, and this is what it answers once its writes are confirmed.
+    pub fn acks(held: Output, wire: Wire, id: Option<u64>) -> Self {
+        Remote { awaited: Awaited::Acks(held), wire, id }
+    }
+
+    /// The keys of a request are asked for.
+    pub fn fetch_resp(args: Args<'_>, client: &Client, outbox: &Outbox) -> Self {
+        let mut count = 0;
+        let spec = table::find(args.bytes(0));
+        for key in spec.into_iter().flat_map(|spec| keys(spec, args)) {
+            let acks = outbox.routes().rules(key).read_acks;
+            outbox.push(Order::Fetch { key: key.into(), acks, waiter: outbox.waiter() });
+            count += 1;
+        }
+        Remote { awaited: Awaited::Resp(count), wire: wire_resp(client), id: None }
+    }
+
+    /// The key of a request is asked for.
+    pub fn fetch_pipe(request: Box<Request>, body: Body<'static>, client: &Client, outbox: &Outbox) -> Self {
+        let key = request.get("name").unwrap_or_default();
+        let level =
+            acks(&request).ok().flatten().filter(|_| request.spec.is_some_and(|spec| !spec.takes_value));
+        let acks = level.unwrap_or(outbox.routes().rules(key).read_acks);
+        outbox.push(Order::Fetch { key: key.into(), acks, waiter: outbox.waiter() });
+        let (wire, id) = (wire_pipe(client, &request), request.id);
+        Remote { awaited: Awaited::Pipe(request, body), wire, id }
+    }
+
+    /// A request goes where its key is kept.
+    pub fn there_resp(args: Args<'_>, client: &Client, outbox: &Outbox) -> Self {
+        let wire = wire_resp(client);
+        let spec = table::find(args.bytes(0));
+        let key = spec.and_then(|spec| keys(spec, args).next()).unwrap_or_default();
+        let all: Vec<Arg<'_>> = (0..args.len()).map(|index| args.arg(index)).collect();
+        send(outbox, 0, outbox.routes().replicas(key), reads(spec), wire, request_of(&all));
+        Remote { awaited: Awaited::Reply(false), wire, id: None }
+    }
+
+    /// Where the client is sent instead.
+    pub fn moved(args: Args<'_>, outbox: &Outbox) -> Refusal {
+        let key = table::find(args.bytes(0)).and_then(|spec| keys(spec, args).next()).unwrap_or_default();
+        let address = outbox.routes().door(key).unwrap_or_default().to_owned();
+        Refusal::Moved { slot: key_slot(key), address }
+    }
+
+    /// The keys of a request go each where it is kept.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn split_resp(args: Args<'_>, client: &Client, outbox: &Outbox) -> Result<Self, Refusal> {
+        let wire = wire_resp(client);
+        let spec = table::find(args.bytes(0));
+        let (combine, name): (_, &[u8]) = match spec.map_or("", |spec| spec.name) {
+            "mget" => (Combine::Array, b"get"),
+            "mset" => (Combine::Ok, b"set"),
+            _ => (Combine::Sum, args.bytes(0)),
+        };
+        let stride = if combine == Combine::Ok { 2 } else { 1 };
+        let count = (args.len() - 1) / stride;
+        if count > PARTS_MAX {
+            return Err(Refusal::Syntax(format!(
+                "{count} keys on several nodes, {PARTS_MAX} at most: send fewer at a time"
+            )));
+        }
+        if !(args.len() - 1).is_multiple_of(stride) {
+            return Err(Refusal::Syntax("wrong number of arguments for 'mset' command".into()));
+        }
+        for part in 0..count {
+            let at = 1 + part * stride;
+            let mut request = vec![Arg::Bytes(name)];
+            request.extend((at..at + stride).map(|index| args.arg(index)));
+            let to = outbox.routes().replicas(args.bytes(at));
+            send(outbox, part as u32, to, reads(spec), wire, request_of(&request));
+        }
+        let parts = (0..count).map(|_| Output::default()).collect();
+        Ok(Remote { awaited: Awaited::Parts(combine, parts, count), wire, id: None })
+    }
+
+    /// A request in the pipe protocol goes where its key is kept.
+    pub fn there_pipe(request: &Request, body: &Body<'_>, client: &Client, outbox: &Outbox) -> Self {
+        let wire = wire_pipe(client, request);
+        let key = request.get("name").unwrap_or_default();
+        let spec = request.spec;
+        let reads = spec.is_some_and(|spec| !spec.takes_value && spec.name != "delete");
+        let (length, id) = (body.len().to_string(), request.id.map(|id| id.to_string()));
+        let mut params: Vec<(&str, &[u8])> = Vec::new();
+        for (name, value) in &request.params {
+            params.extend(std::str::from_utf8(name).ok().map(|name| (name, value.as_slice())));
+        }
+        if spec.is_some_and(|spec| spec.takes_value) {
+            params.push(("length", length.as_bytes()));
+        }
+        if request.frame {
+            params.push(("frame", b"1"));
+        }
+        params.extend(id.as_ref().map(|id| ("id", id.as_bytes())));
+        let mut head = Vec::new();
+        write_header(&mut head, spec.map_or("", |spec| spec.name), &params);
+        let mut bytes = VecDeque::new();
+        match body {
+            Body::Shared(blob) => {
+                bytes.push_back(head.into());
+                bytes.extend(pieces(blob));
+            }
+            body => {
+                head.extend_from_slice(body.piece());
+                bytes.push_back(head.into());
+            }
+        }
+        bytes.push_back(Bytes::from_static(b"\n"));
+        send(outbox, 0, outbox.routes().replicas(key), reads, wire, bytes);
+        Remote { awaited: Awaited::Reply(false), wire, id: request.id }
+    }
+
+    /// Takes what the cluster says.
+    pub fn take(&mut self, outcome: Outcome, out: &mut Output) -> Step {
+        let wire = self.wire;
+        match (&mut self.awaited, outcome) {
+            (Awaited::Acks(held), Outcome::Done) => {
+                out.append(held);
+                Step::Answered
+            }
+            (Awaited::Resp(left), Outcome::Done) => {
+                *left -= 1;
+                if *left == 0 { Step::RunResp } else { Step::Waits }
+            }
+            (Awaited::Pipe(..), Outcome::Done) => self.run_pipe(),
+            (Awaited::Reply(begun), Outcome::Piece(_, bytes, last)) => {
+                out.push(&bytes);
+                *begun |= !bytes.is_empty();
+                if last { Step::Answered } else { Step::Waits }
+            }
+            (Awaited::Reply(true), Outcome::PartRefused(..)) => Step::Broken,
+            (Awaited::Parts(combine, parts, left), Outcome::Piece(part, bytes, last)) => {
+                parts.get_mut(part as usize).into_iter().for_each(|part| part.push(&bytes));
+                *left -= usize::from(last);
+                if *left > 0 {
+                    return Step::Waits;
+                }
+                combine.write(parts, &mut Writer { out, resp3: wire == Wire::Resp3 });
+                Step::Answered
+            }
+            (Awaited::Parts(combine, parts, left), Outcome::PartRefused(part, refusal)) => {
+                if let Some(out) = parts.get_mut(part as usize) {
+                    out.clear();
+                    Writer { out, resp3: wire == Wire::Resp3 }.refusal(&refusal);
+                }
+                *left -= 1;
+                if *left > 0 {
+                    return Step::Waits;
+                }
+                combine.write(parts, &mut Writer { out, resp3: wire == Wire::Resp3 });
+                Step::Answered
+            }
+            (_, Outcome::Refused(refusal) | Outcome::PartRefused(_, refusal)) => {
+                self.refuse(&refusal, out);
+                Step::Answered
+            }
+            (_, Outcome::Done | Outcome::Piece(..)) => Step::Waits,
+        }
+    }
+
+    fn run_pipe(&mut self) -> Step {
+        match std::mem::replace(&mut self.awaited, Awaited::Reply(true)) {
+            Awaited::Pipe(request, body) => Step::RunPipe(request, body),
+            _ => Step::Answered,
+        }
+    }
+
+    /// Whether the request is still where it came.
+    pub fn keeps_request(&self) -> bool {
+        matches!(self.awaited, Awaited::Resp(_))
+    }
+
+    /// Answers with a refusal.
+    pub fn refuse(&self, refusal: &Refusal, out: &mut Output) {
+        match self.wire {
+            Wire::Resp2 | Wire::Resp3 => {
+                Writer { out, resp3: self.wire == Wire::Resp3 }.refusal(refusal);
+            }
+            Wire::Pipe | Wire::PipeFramed => {
+                let frame = self.wire == Wire::PipeFramed;
+                crate::pipe::response::Writer { out, frame, id: self.id }.refusal(refusal);
+            }
+        }
+    }
+}
+
+impl Combine {
+    fn write(self, parts: &mut [Output], reply: &mut Writer<'_>) {
+        // One that was refused is the answer: what the others did stays done.
+        if let Some(refused) = parts.iter_mut().find(|part| part.front().first() == Some(&b'-')) {
+            return reply.out.append(refused);
+        }
+        match self {
+            Combine::Array => {
+                reply.array(parts.len());
+                parts.iter_mut().for_each(|part| reply.out.append(part));
+            }
+            Combine::Ok => reply.ok(),
+            Combine::Sum => {
+                let number = |part: &Output| -> i64 {
+                    let digits = part.front().strip_prefix(b":").unwrap_or_default();
+                    let text = std::str::from_utf8(digits).unwrap_or_default();
+                    text.trim_end().parse().unwrap_or(0)
+                };
+                reply.int(parts.iter().map(number).sum());
+            }
+        }
+    }
+}
+
+/// How the reply to a request in Redis's protocol is written.
+pub fn wire_resp(client: &Client) -> Wire {
+    if client.resp3 { Wire::Resp3 } else { Wire::Resp2 }
+}
+
+/// How the reply to a request in the pipe protocol is written.
+pub fn wire_pipe(client: &Client, request: &Request) -> Wire {
+    if client.framed || request.frame { Wire::PipeFramed } else { Wire::Pipe }
+}
+
+fn reads(spec: Option<&Spec>) -> bool {
+    spec.is_some_and(|spec| spec.flags.contains(&"readonly"))
+}
+
+fn send(outbox: &Outbox, part: u32, to: &[MemberIndex], reads: bool, wire: Wire, request: VecDeque<Bytes>) {
+    let waiter = outbox.waiter();
+    outbox.push(Order::Forward(Forward { waiter, part, to: to.to_vec(), reads, wire, request }));
+}
+
+/// A request in Redis's protocol, large arguments by reference.
+fn request_of(args: &[Arg<'_>]) -> VecDeque<Bytes> {
+    let (mut all, mut bytes) = (VecDeque::new(), format!("*{}\r\n", args.len()).into_bytes());
+    for arg in args {
+        let len = match arg {
+            Arg::Bytes(bytes) => bytes.len(),
+            Arg::Blob(blob) => blob.len(),
+        };
+        bytes.extend_from_slice(format!("${len}\r\n").as_bytes());
+        match arg {
+            Arg::Bytes(arg) => bytes.extend_from_slice(arg),
+            Arg::Blob(blob) => {
+                all.push_back(std::mem::take(&mut bytes).into());
+                all.extend(pieces(blob));
+            }
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+    all.push_back(bytes.into());
+    all
+}

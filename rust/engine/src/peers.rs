@@ -1,0 +1,411 @@
+//! The connections to a node's peers: carries messages between the cluster and the transport. Not what they
+//! mean, and not how bytes travel.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use mio::{Registry, Token};
+use turbopump_core::cluster::{Cluster, Now, Outcome, PeerState, Transmit, Urgency};
+use turbopump_core::routes::MemberIndex;
+use turbopump_core::waits::Waiter;
+use turbopump_udt::error::SendError;
+use turbopump_udt::{
+    Class, Config, Connection, ConnectionId, ConnectionStats, Endpoint, Event, Identity, MessageId, Options,
+    PublicKey, Time,
+};
+
+use crate::udp::Udp;
+
+/// Messages handed to a connection in pieces at a time: each may take a window.
+const STREAMS_MAX: usize = 64;
+/// How long a peer that was refused is left alone.
+const REFUSED_MS: u64 = 10_000;
+/// The code with which a peer is sent away.
+const REFUSED: u64 = 1;
+
+/// A member, as the transport knows it.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Its key.
+    pub key: PublicKey,
+    /// Where it is; unknown if it can only come to us.
+    pub address: Option<SocketAddr>,
+}
+
+/// The way to one peer.
+#[derive(Debug)]
+struct Link {
+    at: Address,
+    connection: Option<ConnectionId>,
+    /// A message that the connection did not take.
+    unsent: Option<Transmit>,
+    streams: Vec<(MessageId, VecDeque<Bytes>)>,
+    /// The next attempt is not before.
+    later_ms: u64,
+}
+
+/// Figures of a peer.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its name.
+    pub name: String,
+    /// `self`, `alive`, `connecting` or `down`.
+    pub state: &'static str,
+    /// What the cluster counted.
+    pub cluster: turbopump_core::cluster::PeerStats,
+    /// What the transport measured.
+    pub link: ConnectionStats,
+    /// Milliseconds since both were last known to hold the same.
+    pub equal_ago_ms: Option<u64>,
+    /// Whether deletes are kept because this peer may not know of them.
+    pub holds_deletes: bool,
+}
+
+/// A node's peers.
+#[derive(Debug)]
+pub struct Peers {
+    udp: Udp,
+    cluster: Cluster,
+    links: Vec<Link>,
+    members: HashMap<ConnectionId, MemberIndex>,
+    by_key: HashMap<PublicKey, MemberIndex>,
+}
+
+impl Peers {
+    /// The peers of `cluster`, whose members `addresses` has in their order, over a socket of its own.
+    ///
+    /// # Errors
+    /// The socket cannot be bound.
+    pub fn bind(
+        bind: SocketAddr,
+        config: Config,
+        identity: Identity,
+        addresses: Vec<Address>,
+        cluster: Cluster,
+    ) -> io::Result<Self> {
+        let mut udp = Udp::bind(bind, config, identity)?;
+        let me = cluster.routes().me();
+        let mut by_key = HashMap::new();
+        for (index, at) in addresses.iter().enumerate().filter(|(index, _)| *index != usize::from(me)) {
+            by_key.insert(at.key, index as MemberIndex);
+            udp.endpoint().0.admit(at.key);
+        }
+        let link = |at| Link { at, connection: None, unsent: None, streams: Vec::new(), later_ms: 0 };
+        let links = addresses.into_iter().map(link).collect();
+        Ok(Peers { udp, cluster, links, members: HashMap::new(), by_key })
+    }
+
+    /// As `Udp::register`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register(&mut self, registry: &Registry, socket: Token, timer: Token) -> io::Result<()> {
+        self.udp.register(registry, socket, timer)
+    }
+
+    /// The address that the socket is bound to.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.udp.local_address()
+    }
+
+    /// Polling told of the socket.
+    pub fn handle_socket(&mut self, event: &mio::event::Event) {
+        self.udp.handle_socket(event);
+    }
+
+    /// Polling told of the timer.
+    pub fn handle_timer(&mut self) {
+        self.udp.handle_timer();
+    }
+
+    /// The cluster, to be told something. Call `turn` afterwards.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+
+    /// Brings in what came. Returns whether there is more. `poll_done` then has answers, which clients get
+    /// before the peers get theirs: an acknowledgement may wait for what the next command has to say.
+    ///
+    /// # Errors
+    /// The socket is broken, which leaves nothing to be done.
+    pub fn receive(&mut self, now: Now) -> io::Result<bool> {
+        let more = self.udp.read()?;
+        self.handle_events(now);
+        Ok(more)
+    }
+
+    /// Has the cluster do what is due, and sends. Returns whether there is more to be done before the next
+    /// wait.
+    ///
+    /// # Errors
+    /// As `receive`.
+    pub fn send(&mut self, now: Now) -> io::Result<bool> {
+        self.connect(now);
+        self.cluster.handle_orders(now);
+        self.cluster.handle_timeout(now);
+        let more = self.cluster.work(now);
+        self.hand_on();
+        let more = self.udp.flush()? || more;
+        // Time that has passed in the transport may have told something.
+        self.handle_events(now);
+        Ok(more)
+    }
+
+    /// The next answer to a command that waits.
+    pub fn poll_done(&mut self) -> Option<(Waiter, Outcome)> {
+        self.cluster.poll_done()
+    }
+
+    /// When to call `turn` at the latest, in milliseconds of `Now::ms`.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let waiting = self.links.iter().filter(|link| link.connection.is_none() && link.later_ms > 0);
+        let connect = waiting.map(|link| link.later_ms).min();
+        [self.cluster.poll_timeout(), connect].into_iter().flatten().min()
+    }
+
+    /// Figures of all members, in their order.
+    pub fn describe(&mut self, now: Now) -> Vec<PeerInfo> {
+        let me = self.cluster.routes().me();
+        let held_by = self.cluster.watermark_held_by();
+        let (endpoint, _) = self.udp.endpoint();
+        let describe = |(index, link): (usize, &Link)| {
+            let cluster = self.cluster.peer_stats(index as MemberIndex);
+            let connection = link.connection.and_then(|id| endpoint.connection(id));
+            let state = match cluster.state {
+                _ if index == usize::from(me) => "self",
+                PeerState::Up => "alive",
+                PeerState::Greeting => "connecting",
+                PeerState::Down if connection.is_some() => "connecting",
+                PeerState::Down => "down",
+            };
+            let name = self.cluster.routes().name(index as MemberIndex).to_owned();
+            PeerInfo {
+                name,
+                state,
+                cluster,
+                link: connection.map(Connection::stats).unwrap_or_default(),
+                equal_ago_ms: cluster.exchange.equal_ms.map(|at_ms| now.ms.saturating_sub(at_ms)),
+                holds_deletes: held_by.contains(&(index as MemberIndex)),
+            }
+        };
+        self.links.iter().enumerate().map(describe).collect()
+    }
+
+    /// A member's name.
+    pub fn name(&self, member: MemberIndex) -> &str {
+        self.cluster.routes().name(member)
+    }
+
+    /// Tells all peers that this node leaves.
+    pub fn close(&mut self) {
+        let (endpoint, now) = self.udp.endpoint();
+        for link in &mut self.links {
+            if let Some(connection) = link.connection.take().and_then(|id| endpoint.connection_mut(now, id)) {
+                connection.close(0, b"the node stops");
+            }
+        }
+        // What cannot be sent any more the peers find out by themselves.
+        let _ = self.udp.turn();
+    }
+
+    fn connect(&mut self, now: Now) {
+        let me = usize::from(self.cluster.routes().me());
+        let (endpoint, time) = self.udp.endpoint();
+        for (index, link) in self.links.iter_mut().enumerate() {
+            let Some(address) = link.at.address.filter(|_| index != me && link.connection.is_none()) else {
+                continue;
+            };
+            if now.ms < link.later_ms {
+                continue;
+            }
+            let id = match endpoint.connect(time, link.at.key, address) {
+                Ok(id) => Some(id),
+                // It came to us in this very moment.
+                Err(_) => endpoint.find(&link.at.key),
+            };
+            link.connection = id;
+            if let Some(id) = id {
+                self.members.insert(id, index as MemberIndex);
+            }
+        }
+    }
+
+    fn handle_events(&mut self, now: Now) {
+        let (endpoint, time) = self.udp.endpoint();
+        while let Some((id, event)) = endpoint.poll_event() {
+            let known = self.members.get(&id).copied();
+            let member = known.or_else(|| {
+                let key = endpoint.connection(id)?.peer();
+                let member = self.by_key.get(&key).copied()?;
+                self.members.insert(id, member);
+                Some(member)
+            });
+            let Some(member) = member else { continue };
+            let link = &mut self.links[usize::from(member)];
+            if let Event::Closed(_) = event {
+                self.members.remove(&id);
+                if link.connection == Some(id) {
+                    link.forget();
+                    self.cluster.handle_closed(now, member);
+                }
+                continue;
+            }
+            if let Event::Connected = event {
+                if link.connection.is_some_and(|old| old != id) {
+                    // The peer has started anew before the old connection was given up.
+                    link.forget();
+                    self.cluster.handle_closed(now, member);
+                }
+                link.connection = Some(id);
+                self.cluster.handle_connected(now, member);
+                continue;
+            }
+            if link.connection != Some(id) {
+                continue;
+            }
+            if !hand_over(&mut self.cluster, endpoint, (time, now), (id, member), event) {
+                link.later_ms = now.ms + REFUSED_MS;
+                if let Some(connection) = endpoint.connection_mut(time, id) {
+                    connection.close(REFUSED, b"refused");
+                }
+            }
+        }
+    }
+
+    /// Hands the cluster's messages to the transport.
+    fn hand_on(&mut self) {
+        let (endpoint, now) = self.udp.endpoint();
+        for (index, link) in self.links.iter_mut().enumerate() {
+            let Some(id) = link.connection else { continue };
+            if endpoint.connection(id).is_none_or(|connection| !connection.is_connected()) {
+                continue;
+            }
+            let mut connection = None;
+            if !link.streams.is_empty() {
+                connection = endpoint.connection_mut(now, id);
+                if let Some(connection) = &mut connection {
+                    link.write_streams(connection);
+                }
+            }
+            while link.streams.len() < STREAMS_MAX {
+                let next = link.unsent.take().or_else(|| self.cluster.poll_transmit(index as MemberIndex));
+                let Some(transmit) = next else { break };
+                if connection.is_none() {
+                    connection = endpoint.connection_mut(now, id);
+                }
+                let Some(connection) = &mut connection else { break };
+                link.unsent = link.send(connection, transmit);
+                if link.unsent.is_some() {
+                    break; // an event tells when more is taken
+                }
+            }
+        }
+    }
+}
+
+impl Link {
+    fn forget(&mut self) {
+        (self.connection, self.unsent) = (None, None);
+        self.streams.clear();
+    }
+
+    /// Sends a message; gives it back if the connection takes no more.
+    fn send(&mut self, connection: &mut Connection, mut transmit: Transmit) -> Option<Transmit> {
+        let class = match transmit.urgency {
+            Urgency::Control => Class::Control,
+            Urgency::Request => Class::Request,
+            Urgency::Reply => Class::Reply,
+            Urgency::Bulk => Class::Bulk,
+        };
+        let len: usize = transmit.pieces.iter().map(Bytes::len).sum();
+        if transmit.datagram && len <= connection.datagram_max() {
+            // It was to be sent once, and never again.
+            let _ = connection.send_datagram(whole(transmit.pieces));
+            return None;
+        }
+        // Ordered by healing alone: its messages follow from each other.
+        let group = (transmit.urgency == Urgency::Control).then_some(0);
+        let options = Options { class, ordered_group: group, ttl: None };
+        if len <= WHOLE {
+            let data = whole(transmit.pieces);
+            return match connection.send(options, data.clone()) {
+                Err(SendError::Full) => Some(Transmit { pieces: VecDeque::from([data]), ..transmit }),
+                _ => None,
+            };
+        }
+        match connection.open(options) {
+            Ok(message) => {
+                self.streams.push((message, std::mem::take(&mut transmit.pieces)));
+                self.write_streams(connection);
+                None
+            }
+            Err(SendError::Full) => Some(transmit),
+            Err(_) => None,
+        }
+    }
+
+    /// Goes on with messages that are sent in pieces.
+    fn write_streams(&mut self, connection: &mut Connection) {
+        self.streams.retain_mut(|(message, pieces)| {
+            while let Some(piece) = pieces.front_mut() {
+                match connection.write(*message, piece) {
+                    Ok(_) if piece.is_empty() => drop(pieces.pop_front()),
+                    Ok(_) | Err(SendError::Full) => return true,
+                    Err(_) => return false,
+                }
+            }
+            // A message that is given up already has no end.
+            let _ = connection.finish(*message);
+            false
+        });
+    }
+}
+
+/// Messages up to this many bytes are delivered whole.
+const WHOLE: usize = 16 * 1024;
+
+fn whole(mut pieces: VecDeque<Bytes>) -> Bytes {
+    if pieces.len() == 1 {
+        return pieces.pop_front().unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+    all.freeze()
+}
+
+/// Hands a message, or a piece of one, to the cluster. Returns whether the peer may stay.
+fn hand_over(
+    cluster: &mut Cluster,
+    endpoint: &mut Endpoint,
+    (time, now): (Time, Now),
+    (id, member): (ConnectionId, MemberIndex),
+    event: Event,
+) -> bool {
+    let mut consumed = |message, len: usize| {
+        let connection = endpoint.connection_mut(time, id);
+        connection.into_iter().for_each(|connection| connection.consumed(message, len as u64));
+    };
+    let result = match event {
+        Event::Message { id: message, data, .. } => {
+            consumed(message, data.len());
+            cluster.handle_message(now, member, data)
+        }
+        Event::MessageData { id: message, data } => {
+            consumed(message, data.len());
+            cluster.handle_piece(now, member, message.0, data)
+        }
+        Event::MessageEnd { id: message } => cluster.handle_end(now, member, message.0),
+        Event::MessageDropped { id: message } => {
+            cluster.handle_dropped(now, member, message.0);
+            Ok(())
+        }
+        Event::Datagram(data) => cluster.handle_message(now, member, data),
+        _ => Ok(()),
+    };
+    result.is_ok()
+}

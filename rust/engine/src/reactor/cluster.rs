@@ -1,0 +1,158 @@
+//! The reactor that owns the peers: gives them their turn, and brings clients what they waited for.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+
+use turbopump_core::cluster::{CALLS, Notice, Now, Outcome};
+use turbopump_core::outbox;
+use turbopump_core::waits::Waiter;
+
+use super::{PEERS, PEERS_TIMER, Reactor};
+use crate::connection::{Connection, Stage};
+use crate::events::Event;
+use crate::peers::Peers;
+use crate::shared::Order;
+
+/// Sends to the peers before the next wait: an answer lets a client go on, which may need another one.
+const TURNS: usize = 4;
+
+impl Reactor {
+    /// Makes this reactor the owner of the peers.
+    ///
+    /// # Errors
+    /// The system refuses to poll their socket.
+    pub fn own_peers(&mut self, mut peers: Peers) -> io::Result<()> {
+        peers.register(self.poll.registry(), PEERS, PEERS_TIMER)?;
+        (self.peers, self.peers_busy) = (Some(Box::new(peers)), true);
+        Ok(())
+    }
+
+    pub(super) fn handle_peers_event(&mut self, event: &mio::event::Event) {
+        let Some(peers) = &mut self.peers else { return };
+        match event.token() {
+            PEERS => peers.handle_socket(event),
+            _ => peers.handle_timer(),
+        }
+    }
+
+    /// Lets the peers do what is due.
+    pub(super) fn turn_peers(&mut self) -> io::Result<()> {
+        let Some(mut peers) = self.peers.take() else { return Ok(()) };
+        let result = self.turn_of(&mut peers);
+        self.peers = Some(peers);
+        self.peers_busy = result?;
+        Ok(())
+    }
+
+    fn turn_of(&mut self, peers: &mut Peers) -> io::Result<bool> {
+        let mut more = peers.receive(self.now())?;
+        self.answer_all(peers);
+        for _ in 0..TURNS {
+            let busy = peers.send(self.now())?;
+            // Who is answered may have sent the next command already.
+            if !self.answer_all(peers) {
+                more |= busy;
+                break;
+            }
+            more = true;
+        }
+        Ok(more)
+    }
+
+    /// Brings commands what they waited for; tells whether there were any.
+    fn answer_all(&mut self, peers: &mut Peers) -> bool {
+        let mut any = false;
+        while let Some((waiter, outcome)) = peers.poll_done() {
+            any = true;
+            self.answer(waiter, outcome);
+        }
+        while let Some(notice) = peers.cluster().poll_notice() {
+            self.log_notice(peers, notice);
+        }
+        any
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { ms: self.now_ms, unix_ms: self.unix_ms }
+    }
+
+    /// Brings a command what it waited for.
+    fn answer(&mut self, waiter: Waiter, outcome: Outcome) {
+        if waiter.reactor == CALLS {
+            self.hand_reply(waiter.client, outcome);
+        } else if waiter.reactor == self.index {
+            self.hand_outcome(waiter.client, outcome);
+        } else if let Some(inbox) = self.shared.inboxes.get(waiter.reactor) {
+            inbox.send(Order::Outcome(waiter.client, outcome));
+        }
+    }
+
+    pub(super) fn hand_outcome(&mut self, token: u64, outcome: Outcome) {
+        self.advance(token, Stage::Remote, |session, world| session.handle_outcome(outcome, world));
+    }
+
+    pub(super) fn wake_guest(&mut self, token: u64) {
+        let now = self.now();
+        if let Some(peers) = &mut self.peers {
+            peers.cluster().handle_appeared(now, token, false);
+            self.peers_busy = true;
+        }
+    }
+
+    pub(super) fn execute(&mut self, call: u64, request: &[u8]) {
+        let now = self.now();
+        if let Some(peers) = &mut self.peers {
+            peers.cluster().execute(now, call, request);
+            self.peers_busy = true;
+        }
+    }
+
+    /// Part of the reply to a call of this process.
+    fn hand_reply(&mut self, call: u64, outcome: Outcome) {
+        let Outcome::Piece(_, bytes, last) = outcome else { return };
+        let mut reply = self.replies.remove(&call).unwrap_or_default();
+        reply.extend_from_slice(&bytes);
+        if last {
+            // Cannot be refused: the queue keeps room for it.
+            let _ = self.shared.events.push(Event::Replied { call, reply });
+        } else {
+            self.replies.insert(call, reply);
+        }
+    }
+
+    pub(super) fn sync_peers(&mut self) {
+        let now = self.now();
+        if let Some(peers) = &mut self.peers {
+            peers.cluster().sync(now);
+            self.peers_busy = true;
+        }
+    }
+
+    /// A connection ends: the cluster waits for no more of its writes.
+    pub(super) fn seal(&self, token: u64, connection: &Connection) {
+        if let (true, Some(outbox)) = (connection.session.is_unconfirmed(), self.replica.outbox()) {
+            outbox.push(outbox::Order::Sealed(Waiter { reactor: self.index, client: token }));
+        }
+    }
+
+    fn log_notice(&self, peers: &Peers, notice: Notice) {
+        let name = |member| peers.name(member).to_owned();
+        let (level, event, fields) = match notice {
+            Notice::Up(member) => ("info", "peer_up", vec![("peer", name(member))]),
+            Notice::Down(member) => ("warning", "peer_down", vec![("peer", name(member))]),
+            Notice::Refused(member, why) => {
+                ("error", "peer_refused", vec![("peer", name(member)), ("why", why)])
+            }
+        };
+        // As with `log`: a full queue loses it.
+        let _ = self.shared.events.push(Event::Logged { level, event, fields });
+        self.shared.peer_changes.fetch_add(1, Relaxed);
+    }
+
+    /// Tells the peers that this node leaves.
+    pub(super) fn leave_peers(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.close();
+        }
+    }
+}

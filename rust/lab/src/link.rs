@@ -35,7 +35,8 @@ pub struct Conditions {
     pub duplicate_percent: f64,
     /// Of the packets that are not lost: they skip the delay, and so overtake.
     pub reorder_percent: f64,
-    /// Of the packets that are not lost: a bit of them is flipped. Where checksums are looked at, it is a loss.
+    /// Of the packets that are not lost: a bit of them is flipped. Where checksums are looked at, that is a
+    /// loss.
     pub corrupt_percent: f64,
     /// Larger packets vanish without a word, as in a path MTU black hole; 0: none.
     pub mtu: usize,

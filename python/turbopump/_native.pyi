@@ -463,7 +463,7 @@ class Engine:
         """Ends a wait, if it is not over already."""
 
     def is_here(self, key: bytes, write: bool) -> bool:
-        """Whether this node alone can do what is asked of a key: it keeps it, and nobody else need know first.
+        """Whether this node alone can do what is asked of a key: it keeps it, nobody else need know first.
 
         Then the methods above do it; else `execute` does.
         """

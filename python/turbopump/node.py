@@ -5,10 +5,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Literal, NoReturn, Self, cast
+from typing import Literal, NoReturn, Self, TypeVar, cast
 
 from turbopump import log
-from turbopump._native import Appeared, Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
+from turbopump._native import (
+    Appeared,
+    Asked,
+    ClientCodec,
+    Drained,
+    Engine,
+    Entry,
+    Failed,
+    Logged,
+    MerkleTree,
+    Replied,
+)
+from turbopump.client import call
 from turbopump.commands import Commands
 from turbopump.config import Config, engine_options
 from turbopump.errors import ConfigError, TurbopumpError, error_for
@@ -20,13 +32,17 @@ SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.
 WAIT_SECONDS_MIN = 0.001  # as for clients
 DRAIN_GRACE_SECONDS = 1.0  # the engine keeps the deadline itself; this long we believe that it does
 
+T = TypeVar("T")
+
 State = Literal["new", "starting", "running", "stopping", "stopped"]
 
 
 class Node:
     """A node inside an asyncio program. Enter it to start, leave it to drain and stop.
 
-    Reads and writes go straight to the store, in under a microsecond, whether clients are served or not.
+    Reads and writes go straight to the store, in under a microsecond, whether clients are served or not; in
+    a cluster, what another node keeps, or has to know first, is asked of it. `list` and `clear` are of what
+    this node holds.
     Keys and values may be text, which stands for its UTF-8; what comes back is bytes.
 
     Attributes:
@@ -77,6 +93,8 @@ class Node:
         self._waits: dict[int, asyncio.Future[None]] = {}
         self._engine = cast("Engine", Absent(self))
         self._get: Callable[[bytes], bytes | None] = self._engine.get
+        self._alone = self.config.cluster is None
+        self._calls: dict[int, asyncio.Future[bytes]] = {}
 
     async def __aenter__(self) -> Self:
         """Starts the node.
@@ -136,15 +154,21 @@ class Node:
         Raises:
             RequestError: The key is empty or too long.
         """
-        return self._get(key if key.__class__ is bytes else _bytes(key))
+        name = key if key.__class__ is bytes else _bytes(key)
+        if self._alone or self._engine.is_here(name, write=False):
+            return self._get(name)
+        return await self._ask(call.get(name))
 
-    async def read(self, key: bytes | str) -> Entry | None:
+    async def read(self, key: bytes | str) -> Entry | call.StoredEntry | None:
         """The value under a key with its version and expiry, None if there is none.
 
         Raises:
             RequestError: The key is empty or too long.
         """
-        return self._engine.read(_bytes(key))
+        name = _bytes(key)
+        if self._alone or self._engine.is_here(name, write=False):
+            return self._engine.read(name)
+        return await self._ask(call.read(name))
 
     async def put(
         self,
@@ -175,8 +199,13 @@ class Node:
             NoSpaceError: The node or the keyspace is full; nothing changed.
         """
         ttl_ms = None if ttl is None else round(ttl * 1000)
-        condition = _condition(if_absent=if_absent, if_present=if_present)
-        return self._engine.put(_bytes(key), _bytes(value), ttl_ms, condition, if_version)
+        condition, name = _condition(if_absent=if_absent, if_present=if_present), _bytes(key)
+        if self._alone or self._engine.is_here(name, write=True):
+            return self._engine.put(name, _bytes(value), ttl_ms, condition, if_version)
+        asked = call.put(
+            name, value, ttl=ttl, if_absent=if_absent, if_present=if_present, if_version=if_version
+        )
+        return await self._ask(asked)
 
     async def delete(self, key: bytes | str, *, if_version: str | None = None) -> str | None:
         """Deletes a key.
@@ -188,7 +217,10 @@ class Node:
             RequestError: An argument is out of range; nothing changed.
             ConflictError: The value is of another version than `if_version`; nothing changed.
         """
-        return self._engine.delete(_bytes(key), if_version)
+        name = _bytes(key)
+        if self._alone or self._engine.is_here(name, write=True):
+            return self._engine.delete(name, if_version)
+        return await self._ask(call.delete(name, if_version=if_version))
 
     async def exists(self, key: bytes | str) -> bool:
         """Whether there is a value under a key.
@@ -196,7 +228,10 @@ class Node:
         Raises:
             RequestError: The key is empty or too long.
         """
-        return self._engine.exists(_bytes(key))
+        name = _bytes(key)
+        if self._alone or self._engine.is_here(name, write=False):
+            return self._engine.exists(name)
+        return await self._ask(call.exists(name))
 
     async def wait(self, key: bytes | str, timeout: float) -> str:  # noqa: ASYNC109 - as the clients have it
         """Waits until a key has a value.
@@ -218,6 +253,8 @@ class Node:
                 "bad_param", f"timeout={timeout!r} is not valid: seconds, from {WAIT_SECONDS_MIN}"
             )
         name, engine = _bytes(key), self._engine
+        if not self._alone and not engine.is_here(name, write=False):
+            return await self._ask(call.wait(name, timeout))
         try:
             async with asyncio.timeout(timeout):
                 while isinstance(found := engine.wait(name), int):  # again, if it is deleted before we look
@@ -306,6 +343,8 @@ class Node:
                     log.relay(event)
                 case Appeared(wait):
                     self._end_waits(wait)
+                case Replied(number, reply):
+                    self._end_call(number, reply)
                 case Drained():
                     self.drained = event
                     self.abort()
@@ -331,6 +370,23 @@ class Node:
             del self._waits[wait]
             engine.forget(key, wait)
 
+    async def _ask(self, asked: call.Call[T]) -> T:
+        """Has a command run where its key is kept, and waits for those who must know of it."""
+        codec = ClientCodec()
+        _, request = codec.request(asked.command, asked.params, asked.value)
+        number = self._engine.execute(request)
+        replied = self._calls[number] = self._loop.create_future()
+        try:
+            [answer] = codec.feed(await replied)
+        finally:
+            del self._calls[number]
+        return asked.result(answer)
+
+    def _end_call(self, number: int, reply: bytes) -> None:
+        replied = self._calls.get(number)
+        if replied is not None and not replied.done():  # else nobody waits any more
+            replied.set_result(reply)
+
     def _end_waits(self, *waits: int) -> None:
         """Has these look whether they are over; all of them, without a number."""
         for wait in waits or self._waits:
@@ -348,6 +404,9 @@ class Node:
     def _halt(self) -> None:
         self._loop.remove_reader(self._engine.fileno())
         self._engine.stop()
+        for replied in self._calls.values():
+            if not replied.done():
+                replied.set_exception(error_for("shutting_down", "the node stopped before it was answered"))
         self._engine = cast("Engine", Absent(self))
         self._get = self._engine.get
         self.state = "stopped"

@@ -91,7 +91,7 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
             wait_ms_max: limits.take("max_wait_ms")?,
         },
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,
-        cluster: match options.take_or::<Option<Bound<'_, PyDict>>>("cluster", None)? {
+        cluster: match options.take::<Option<Bound<'_, PyDict>>>("cluster")? {
             Some(dict) => Some(cluster(&dict)?),
             None => None,
         },
@@ -112,10 +112,10 @@ fn keyspace(dict: &Bound<'_, PyDict>) -> PyResult<Keyspace> {
         },
         ttl_ms: options.take("ttl_ms")?,
         memory_max: options.take("max_memory")?,
-        copies: options.take_or("copies", 0)?,
+        copies: options.take("copies")?,
         write_acks: acks("write_acks", &options)?,
         read_acks: acks("read_acks", &options)?,
-        datagram: options.take_or("datagram", false)?,
+        datagram: options.take("datagram")?,
         group: 0,
     };
     options.finish()?;
@@ -123,7 +123,7 @@ fn keyspace(dict: &Bound<'_, PyDict>) -> PyResult<Keyspace> {
 }
 
 fn acks(name: &str, options: &Dict<'_>) -> PyResult<Acks> {
-    let word = options.take_or::<String>(name, "one".into())?;
+    let word = options.take::<String>(name)?;
     let named = format!("keyspaces.{name}");
     Acks::named(word.as_bytes()).ok_or_else(|| error::option(&named, "is one, quorum or all"))
 }
@@ -145,15 +145,16 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
             ack_timeout_ms: options.take("ack_timeout_ms")?,
             hints_max: options.take("hints_max")?,
             sync_ms: options.take("sync_ms")?,
+            batch_max: options.take("message_max")?,
             ..ClusterConfig::default()
         },
         transport: turbopump_udt::Config {
-            message_max: options.take("message_max")?,
             silence_max: peer_timeout,
             keep_alive: peer_timeout / 4,
             ..turbopump_udt::Config::default()
         },
     };
+    // Members are in the order of their names on both sides; which one this node is follows from its name.
     let _me: u16 = options.take("me")?;
     options.finish()?;
     Ok(made)

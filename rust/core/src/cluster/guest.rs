@@ -206,7 +206,7 @@ impl Cluster {
         let mut all = VecDeque::from([Message::Reply { id }.to_bytes()]);
         all.extend(out.take_pieces(pieces));
         let len: usize = all.iter().map(Bytes::len).sum();
-        let urgency = if len > super::peer::BATCH_BYTES { Urgency::Bulk } else { Urgency::Reply };
+        let urgency = if len > self.config.batch_max { Urgency::Bulk } else { Urgency::Reply };
         self.peers[usize::from(peer)].transmit(urgency, false, all);
     }
 

@@ -52,6 +52,8 @@ pub struct ClusterConfig {
     pub hints_max: usize,
     /// Bytes of writes that one peer has not confirmed; beyond it, writes become hints.
     pub unconfirmed_max: usize,
+    /// Bytes of small entries that are sent as one message, its head included.
+    pub batch_max: usize,
     /// How often peers compare what they hold.
     pub sync_ms: u64,
     /// Entries younger than this are not compared: they are on their way.
@@ -69,6 +71,7 @@ impl Default for ClusterConfig {
             ack_timeout_ms: 2000,
             hints_max: 64 << 20,
             unconfirmed_max: 8 << 20,
+            batch_max: 16 << 10,
             sync_ms: 1000,
             settle_ms: 500,
             guests_max: 10_000,
@@ -160,7 +163,7 @@ impl Cluster {
     ) -> Self {
         let (len, me) = (routes.len() as MemberIndex, routes.me());
         let settle_ms = config.settle_ms;
-        let peer = |index| Peer::new(config.hints_max, heal::exchanges(&routes, index, settle_ms));
+        let peer = |index| Peer::new(&config, heal::exchanges(&routes, index, settle_ms));
         let peers: Vec<Peer> = (0..len).map(peer).collect();
         let near = (0..len).filter(|index| !peers[usize::from(*index)].exchanges.is_empty()).collect();
         debug_assert!(peers[usize::from(me)].exchanges.is_empty());

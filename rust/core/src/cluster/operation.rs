@@ -111,11 +111,10 @@ impl Cluster {
         let Some(write) = writes.all.get_mut(place as usize) else { return };
         write.confirmed += 1;
         write.open = write.open.saturating_sub(1);
-        if write.confirmed == write.needed {
-            writes.known += 1;
-            if writes.sealed && writes.known == writes.all.len() {
-                self.settle(waiter);
-            }
+        let lost = write.is_lost() && write.open == 0;
+        writes.known += usize::from(write.confirmed == write.needed);
+        if lost || writes.sealed && writes.known == writes.all.len() {
+            self.settle(waiter);
         }
     }
 
@@ -141,6 +140,8 @@ impl Cluster {
         let lost = writes.all.iter().find(|write| write.is_lost());
         let outcome = match lost {
             _ if !writes.sealed => return,
+            // Those that may still confirm it are waited for: what is told is to be right.
+            Some(_) if writes.all.iter().any(|write| write.is_lost() && write.open > 0) => return,
             Some(lost) => Outcome::Refused(unconfirmed(*lost, writes.why.clone())),
             None if writes.known == writes.all.len() => Outcome::Done,
             None => return,

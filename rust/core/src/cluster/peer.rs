@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::hints::Hints;
 use super::incoming::Incoming;
-use super::{Transmit, Urgency};
+use super::{ClusterConfig, Transmit, Urgency};
 use crate::exchange::{Exchange, ExchangeStats};
 use crate::message::Message;
 use crate::record;
 use crate::waits::Waiter;
 
-/// Bytes of entries in one message: with its head, a message that is delivered in one piece.
-pub const BATCH_BYTES: usize = 14 * 1024;
+/// Bytes of a message beside the entries in it.
+const HEAD: usize = 16;
 
 /// Whether a peer is there.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -97,6 +97,7 @@ pub struct Peer {
     pub boot: Option<u64>,
     /// Messages to be sent.
     pub out: VecDeque<Transmit>,
+    batch_max: usize,
     /// Entries for the next message, how many, and who waits for which.
     open: Vec<u8>,
     open_count: u32,
@@ -117,7 +118,7 @@ pub struct Peer {
 
 impl Peer {
     /// A peer that is down.
-    pub fn new(hints_max: usize, exchanges: Vec<Exchange>) -> Self {
+    pub fn new(config: &ClusterConfig, exchanges: Vec<Exchange>) -> Self {
         Peer {
             state: PeerState::Down,
             greeted: false,
@@ -129,7 +130,8 @@ impl Peer {
             next_batch: 1,
             unconfirmed: HashMap::new(),
             unconfirmed_bytes: 0,
-            hints: Hints::new(hints_max),
+            hints: Hints::new(config.hints_max),
+            batch_max: config.batch_max,
             exchanges,
             streams: HashMap::new(),
             entries_sent: 0,
@@ -202,7 +204,7 @@ impl Peer {
 
     /// Adds an entry, which `record` is, to those that are sent next.
     pub fn put(&mut self, record: &[u8], wait: Option<Wait>) {
-        if self.open.len() + record.len() > BATCH_BYTES {
+        if self.open.len() + record.len() + HEAD > self.batch_max {
             self.close_batch();
         }
         if let Some(wait) = wait {

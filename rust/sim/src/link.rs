@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn an_outage_lets_nothing_pass_and_a_black_hole_nothing_large() {
-        let config = LinkConfig { outages: vec![2 * MS..4 * MS], ..LinkConfig::default() };
-        assert_eq!(lost(&config, 6), [false, false, true, true, false, false]);
+        let config = LinkConfig { outages: vec![2 * MS..4 * MS, 5 * MS..6 * MS], ..LinkConfig::default() };
+        assert_eq!(lost(&config, 7), [false, false, true, true, false, true, false]);
         let mut link = Link::new(LinkConfig { mtu: 999, ..LinkConfig::default() }, Dice::new(7));
         assert_eq!((link.carry(0, &[0; 1000]).len(), link.carry(0, &[0; 999]).len()), (0, 1));
         assert_eq!((link.lost, link.carried), (1, 1));

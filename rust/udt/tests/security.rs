@@ -236,7 +236,9 @@ fn converse(world: &mut World, seconds: u64) {
     for _ in 0..seconds * 10 {
         for at in 0..2 {
             let options = Options::new(Class::Request);
-            world.connection(at, 1 - at).unwrap().send(options, Bytes::from_static(b"on and on")).unwrap();
+            let text = Bytes::from_static(b"on and on");
+            let sent = world.connection(at, 1 - at).map(|connection| connection.send(options, text));
+            assert!(matches!(sent, Some(Ok(_))), "{sent:?}");
             world.drain(at);
         }
         world.run_ms(100);

@@ -3,8 +3,8 @@
 //!
 //! The processor's time is that of the node's thread alone, with what the kernel does for it: waking and
 //! reading. What the loopback costs its sender is the sender's. Sent one at a time, handshakes wake the node
-//! for almost each, which is the most that they can cost; sent in segments, they come joined, as from a network
-//! card that joins them. `cargo bench -p turbopump-udt` has what is this project's share of it.
+//! for almost each, which is the most that they can cost; sent in segments, they come joined, as from a
+//! network card that joins them. `cargo bench -p turbopump-udt` has what is this project's share of it.
 #![allow(clippy::print_stdout, reason = "an example reports by printing")]
 
 use std::error::Error;
@@ -84,7 +84,7 @@ fn flood(init: &[u8], joined: u64, to: SocketAddr, per_second: u64, seconds: u64
             }
             sent += joined;
         }
-        thread::sleep(Duration::from_millis(1));
+        thread::park_timeout(Duration::from_millis(1));
     }
     Ok(sent)
 }

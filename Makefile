@@ -15,13 +15,16 @@ RUST := Cargo.toml Cargo.lock .cargo/config.toml \
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve build test lint test-rust test-python fuzz sim bench bench-transport load lock clean
+.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-transport load lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: build ## build, then serve one node (CONFIG=examples/single.json)
 	@exec $(PY) -m turbopump serve $(CONFIG)
+
+demo: build ## three nodes: one is killed and healed; they run until Ctrl-C
+	@exec $(PY) examples/demo.py
 
 build: .venv/complete $(NATIVE) ## make .venv and the native module (release)
 

@@ -17,7 +17,12 @@ def test_the_example_runs(node: Served, file: Path) -> None:
     """Beside a node, as a reader would try it."""
     environment = os.environ | {"TURBOPUMP_SOCKET": node.socket}
     done = subprocess.run(
-        [sys.executable, str(file)], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(file), "--once"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
     assert (done.returncode, done.stderr) == (0, "")

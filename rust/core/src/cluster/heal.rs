@@ -44,6 +44,9 @@ impl Cluster {
 
     pub(super) fn compare_with(&mut self, peer: MemberIndex, begin: bool) {
         let store = self.replica.store();
+        // One at a time: what one peer sends, another need not be compared with.
+        let all = || self.peers.iter().flat_map(|peer| &peer.exchanges);
+        let begin = begin && !all().any(|exchange| exchange.is_healing(self.now.ms));
         let of = &mut self.peers[usize::from(peer)];
         if !of.is_up() {
             return;

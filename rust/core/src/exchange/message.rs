@@ -97,7 +97,7 @@ pub enum Message {
         /// Their items, of what was sketched last.
         items: Vec<u64>,
     },
-    /// Asks for all entries of slots.
+    /// Asks for all entries of slots; without any, of all slots, which ends the round.
     Ship {
         /// The round.
         round: u32,

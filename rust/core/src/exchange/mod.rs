@@ -101,6 +101,8 @@ struct Round {
     began_ms: u64,
     /// When something last happened.
     active_ms: u64,
+    /// The two do not hold the same.
+    differs: bool,
     /// What was sketched last.
     region: Option<Region>,
     /// The cells that have come of a sketch that is being received, or is to be continued.
@@ -171,9 +173,10 @@ impl Exchange {
         self.out.clear();
     }
 
-    /// Whether a round is under way.
-    pub fn is_busy(&self) -> bool {
-        self.ours.is_some() || !self.work.is_empty()
+    /// Whether a round has found a difference and is under way, and has not been given up.
+    pub fn is_healing(&self, now_ms: u64) -> bool {
+        let active = |round: &Round| round.differs && now_ms < round.active_ms + PATIENCE_MS;
+        !self.work.is_empty() || [&self.ours, &self.theirs].into_iter().flatten().any(active)
     }
 
     /// The next message to the peer: at most 16 KiB.
@@ -226,11 +229,13 @@ impl Exchange {
             }
             Message::Ship { round, slots } => {
                 self.touch(now_ms, round);
-                let scope = Region::Slots(slots).scope(&self.scope);
-                self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: false });
+                let all = slots.is_empty();
+                let scope = if all { self.scope.clone() } else { Region::Slots(slots).scope(&self.scope) };
+                self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: all });
             }
             Message::Done { round } => {
-                if self.ours.take_if(|ours| ours.number == round).is_some() {
+                let is_it = |of: &mut Round| of.number == round;
+                if self.ours.take_if(is_it).or_else(|| self.theirs.take_if(is_it)).is_some() {
                     self.end(Outcome::Healed);
                 }
             }
@@ -289,7 +294,8 @@ impl Exchange {
             return self.end(Outcome::Equal(now_ms));
         }
         self.work.clear();
-        self.theirs = Some(Round { number: round, began_ms: now_ms, active_ms: now_ms, ..Round::default() });
+        let (began_ms, active_ms) = (now_ms, now_ms);
+        self.theirs = Some(Round { number: round, began_ms, active_ms, differs: true, ..Round::default() });
         let digests = branches.into_iter().map(short).collect();
         self.send(&Message::Branches { round, digests });
     }
@@ -299,7 +305,16 @@ impl Exchange {
         if !self.touch(now_ms, round) {
             return;
         }
+        self.round(round).into_iter().for_each(|current| current.differs = true);
         let ours = store.branch_digests(&self.scope);
+        // The digest of nothing: who has nothing is sent all there is, without further ado.
+        if theirs.iter().all(|digest| *digest == 0) {
+            let scope = self.scope.clone();
+            return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
+        }
+        if ours.iter().all(|digest| *digest == 0) {
+            return self.send(&Message::Ship { round, slots: Vec::new() });
+        }
         let differ: Vec<usize> = (0..FANOUT).filter(|&index| short(ours[index]) != theirs[index]).collect();
         if differ.len() < BRANCHES_MAX {
             // Written meanwhile, or the digests differ where this side looks no more: the next round tells.
@@ -481,10 +496,8 @@ impl Exchange {
 
     /// This side has put all it had to: the round is over.
     fn finish(&mut self) {
-        if let Some(theirs) = self.theirs.take() {
-            self.send(&Message::Done { round: theirs.number });
-            self.end(Outcome::Healed);
-        } else if self.ours.take().is_some() {
+        if let Some(round) = self.theirs.take().or_else(|| self.ours.take()) {
+            self.send(&Message::Done { round: round.number });
             self.end(Outcome::Healed);
         }
     }

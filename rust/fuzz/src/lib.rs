@@ -56,6 +56,8 @@ pub fn talk(replica: &Replica, wire: &[u8], step: usize) -> Vec<u8> {
                 Flow::Ask(_) => session.handle_answer(&Reply::Ok, &mut world),
                 Flow::Wait(..) => session.handle_wait(true, &mut world),
                 Flow::Read => break,
+                // A node alone waits for no other: the store says whether this can be.
+                Flow::Remote => unreachable!("a single node has no peers"),
                 Flow::Close | Flow::Linger => return received,
             };
         }

@@ -277,7 +277,7 @@ def test_a_name_is_resolved_or_named() -> None:
     assert all("has no address here" in problem for problem in raised.value.problems)
 
 
-SECRETS = Secrets("b", b"t" * 32, b"s" * 32)
+SECRETS = Secrets("b", b"t" * 32, ((1, b"s" * 32), (0, b"r" * 32)), b"d" * 32)
 
 
 def test_the_engine_gets_the_cluster() -> None:
@@ -293,7 +293,8 @@ def test_the_engine_gets_the_cluster() -> None:
     assert options == {
         "me": 1,
         "transport_key": b"t" * 32,
-        "psk": b"s" * 32,
+        "psks": ((1, b"s" * 32), (0, b"r" * 32)),
+        "digest_key": b"d" * 32,
         "bind": "10.0.0.2:1593",
         "sync_ms": 500,
         "ack_timeout_ms": 2000,

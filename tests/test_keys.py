@@ -150,6 +150,42 @@ def test_keygen(path: Path) -> None:
     assert len(ClusterSecret.load(secret).secret) == 32
 
 
+def test_a_secret_replaces_another(path: Path) -> None:
+    """Its file has the one before and the key of digests, which stays; without that line it is alone."""
+    first, second, third = (path.with_name(name) for name in ("first", "second", "third"))
+    for file, options in (
+        (first, []),
+        (second, ["--replacing", str(first)]),
+        (third, ["--replacing", str(second)]),
+    ):
+        result = CliRunner().invoke(cli, ["keygen", "--cluster", *options, str(file)])
+        assert (result.exit_code, result.output) == (0, "")
+    one, two, three = (ClusterSecret.load(file) for file in (first, second, third))
+    assert (one.epoch, one.replaced, one.digest) == (0, None, None)
+    assert (two.epoch, two.replaced, two.digest) == (1, one.secret, one.secret)
+    assert (three.epoch, three.replaced, three.digest) == (2, two.secret, one.secret)
+    assert all(repr(key) not in repr(three) for key in (one.secret, two.secret, three.secret))
+
+    fields = json.loads(second.read_text())
+    del fields["replaced"]
+    second.write_text(json.dumps(fields))
+    assert ClusterSecret.load(second) == ClusterSecret(two.secret, 1, None, one.secret)
+    for wrong in (
+        {"epoch": -1},
+        {"epoch": "1"},
+        {"epoch": True},
+        {"digest": "short"},
+        {"other": fields["digest"]},
+    ):
+        second.write_text(json.dumps(fields | wrong))
+        with pytest.raises(ConfigError, match="holds no cluster secret"):
+            ClusterSecret.load(second)
+
+    result = CliRunner().invoke(cli, ["keygen", "--replacing", str(first), str(path)])
+    assert result.exit_code == 2
+    assert "give --cluster too" in result.output
+
+
 class Box:
     """A box with a cluster's file, on which keys can be put.
 
@@ -188,7 +224,8 @@ def test_a_node_is_the_member_whose_key_it_has(box: Box) -> None:
     box.put(box.keys["b"], "keys/b.key")
     secrets = identify(box.config)
 
-    assert secrets == Secrets("b", box.keys["b"].transport, box.secret.secret)
+    shared = box.secret.secret
+    assert secrets == Secrets("b", box.keys["b"].transport, ((0, shared),), shared)
     assert identify(box.config, "b") == secrets
     assert own_name(box.config) == "b"
     assert mistakes(box.config) == []

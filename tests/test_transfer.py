@@ -94,6 +94,14 @@ def test_a_ticket_is_text_and_keeps_its_secret() -> None:
     assert repr(bytes(range(32))) not in repr(ticket)
 
 
+def test_a_ticket_is_no_option() -> None:
+    """One of 64 keys begins with what an option begins with: such a ticket could not be typed."""
+    tickets = [Ticket.issue() for _ in range(1000)]
+    assert not any(str(ticket).startswith("-") for _, ticket in tickets)
+    assert all(bytes(key.public_key) == ticket.public_key for key, ticket in tickets)
+    assert len({ticket.secret for _, ticket in tickets}) == 1000
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

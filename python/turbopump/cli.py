@@ -159,15 +159,27 @@ def schema() -> None:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--cluster", is_flag=True, help="Make the secret that all members share instead.")
+@click.option(
+    "--replacing",
+    type=click.Path(path_type=Path),
+    metavar="OLD",
+    help="Make a secret whose nodes still understand those that have the one in the file OLD.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print an object: file, public_key (null: a secret).")
-def keygen(file: Path, *, cluster: bool, as_json: bool) -> None:
+def keygen(file: Path, *, cluster: bool, replacing: Path | None, as_json: bool) -> None:
     """Make a node's private keys in FILE, for its owner alone, and print the public key.
 
     The public key belongs into the configuration of every member; the file stays on its node.
     """
     from turbopump.keys import ClusterSecret, NodeKey
 
-    key = ClusterSecret.generate() if cluster else NodeKey.generate()
+    if replacing is not None and not cluster:
+        raise click.UsageError("--replacing makes a cluster's secret: give --cluster too")
+    key: ClusterSecret | NodeKey
+    if replacing is not None:
+        key = ClusterSecret.replacing(ClusterSecret.load(replacing))
+    else:
+        key = ClusterSecret.generate() if cluster else NodeKey.generate()
     key.save(file)
     public = str(key.public_key) if isinstance(key, NodeKey) else None
     if as_json:

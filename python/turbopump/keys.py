@@ -56,7 +56,7 @@ class NodeKey:
         Raises:
             ConfigError: There is a file already, or none can be written. Nothing was changed.
         """
-        _save(path, "node key", {"identity": self.identity, "transport": self.transport})
+        _save(path, "node key", {"identity": self.identity, "transport": self.transport}, {})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -65,20 +65,38 @@ class NodeKey:
         Raises:
             ConfigError: It cannot be read, others can read it, or it holds something else.
         """
-        return cls(**_load(path, "node key", ("identity", "transport")))
+        kind = "node key"
+        return cls(**_keys(path, kind, _read(path, kind), ("identity", "transport")))
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSecret:
-    """What all members of a cluster share, beside each other's public keys."""
+    """What all members of a cluster share, beside each other's public keys.
+
+    It is replaced without stopping the cluster, as ARCHITECTURE.md tells: by a file that has the one before
+    too, and then by one that has not.
+    """
 
     secret: bytes = field(repr=False)
     """The pre-shared key of the handshake, 32 bytes."""
+    epoch: int = 0
+    """How many there were before: handshakes name it by this number."""
+    replaced: bytes | None = field(default=None, repr=False)
+    """The one before, 32 bytes, while there are nodes that know no other."""
+    digest: bytes | None = field(default=None, repr=False)
+    """What digests are keyed with, 32 bytes, if not with the secret: with the first one, for good, since the
+    digests of nodes are compared while some have the new secret and some the old."""
 
     @classmethod
     def generate(cls) -> Self:
         """A new secret, from the system's randomness."""
         return cls(PrivateKey.generate().encode())
+
+    @classmethod
+    def replacing(cls, before: Self) -> Self:
+        """A new secret, with all that is needed to talk to nodes that have the one before."""
+        fresh = cls.generate().secret
+        return cls(fresh, before.epoch + 1, before.secret, before.digest or before.secret)
 
     def save(self, path: Path) -> None:
         """Writes a new file, mode 0600.
@@ -86,7 +104,9 @@ class ClusterSecret:
         Raises:
             ConfigError: There is a file already, or none can be written. Nothing was changed.
         """
-        _save(path, "cluster secret", {"secret": self.secret})
+        optional = {"replaced": self.replaced, "digest": self.digest}
+        keys = {name: key for name, key in optional.items() if key is not None} | {"secret": self.secret}
+        _save(path, "cluster secret", keys, {"epoch": self.epoch} if self.epoch else {})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -95,7 +115,13 @@ class ClusterSecret:
         Raises:
             ConfigError: It cannot be read, others can read it, or it holds something else.
         """
-        return cls(**_load(path, "cluster secret", ("secret",)))
+        kind = "cluster secret"
+        fields = _read(path, kind)
+        epoch = fields.pop("epoch", 0)
+        if type(epoch) is not int or epoch < 0:
+            raise _wrong(path, kind)
+        keys = _keys(path, kind, fields, ("secret",), optional=("replaced", "digest"))
+        return cls(keys["secret"], epoch, keys.get("replaced"), keys.get("digest"))
 
 
 def identify(config: Config, name: str | None = None) -> Secrets:
@@ -111,7 +137,10 @@ def identify(config: Config, name: str | None = None) -> Secrets:
     """
     key, member = _own(config, name)
     secret = ClusterSecret.load(_cluster(config).secret_file(member.name))
-    return Secrets(member.name, key.transport, secret.secret)
+    psks = [(secret.epoch % 256, secret.secret)]
+    if secret.replaced is not None:
+        psks.append(((secret.epoch - 1) % 256, secret.replaced))
+    return Secrets(member.name, key.transport, tuple(psks), secret.digest or secret.secret)
 
 
 def own_name(config: Config, name: str | None = None) -> str:
@@ -202,10 +231,9 @@ def _keyed(config: Config, path: Path, expected: Sequence[Member]) -> tuple[Node
     return key, owner
 
 
-def _save(path: Path, kind: str, keys: Mapping[str, bytes]) -> None:
-    content = {"turbopump": kind} | {
-        name: base64.urlsafe_b64encode(key).rstrip(b"=").decode() for name, key in keys.items()
-    }
+def _save(path: Path, kind: str, keys: Mapping[str, bytes], numbers: Mapping[str, int]) -> None:
+    texts = {name: base64.urlsafe_b64encode(key).rstrip(b"=").decode() for name, key in keys.items()}
+    content = {"turbopump": kind, **numbers, **texts}
     try:
         # Made for its owner alone from the start, and never over a key that something still depends on.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -225,7 +253,12 @@ def _save(path: Path, kind: str, keys: Mapping[str, bytes]) -> None:
         raise ConfigError([f"{path} cannot be written: {error.strerror}"]) from error
 
 
-def _load(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, bytes]:
+def _wrong(path: Path, kind: str) -> ConfigError:
+    return ConfigError([f"{path} holds no {kind}: make one with `turbopump keygen`"])
+
+
+def _read(path: Path, kind: str) -> dict[str, object]:
+    """What a file says beside its kind."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -235,15 +268,21 @@ def _load(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, bytes]:
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         mode = stat.S_IMODE(status.st_mode)
         raise ConfigError([f"{path} has the mode {mode:04o}, so others may use the {kind}: chmod 600 {path}"])
-    wrong = ConfigError([f"{path} holds no {kind}: make one with `turbopump keygen`"])
     try:
         fields = json.loads(content) if len(content) <= FILE_BYTES_MAX else None
     except ValueError:
-        raise wrong from None
-    if not isinstance(fields, dict) or fields.pop("turbopump", None) != kind or set(fields) != set(names):
-        raise wrong
+        raise _wrong(path, kind) from None
+    if not isinstance(fields, dict) or fields.pop("turbopump", None) != kind:
+        raise _wrong(path, kind)
+    return fields
+
+
+def _keys(
+    path: Path, kind: str, fields: Mapping[str, object], names: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """The keys that a file's fields are: all of `names`, and none that is not expected."""
     keys = {name: decoded(text) for name, text in fields.items()}
     found = {name: key for name, key in keys.items() if key is not None and len(key) == KEY_BYTES}
-    if len(found) != len(names):
-        raise wrong
+    if len(found) != len(fields) or not set(names) <= set(found) <= {*names, *optional}:
+        raise _wrong(path, kind)
     return found

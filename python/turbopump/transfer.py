@@ -35,6 +35,15 @@ class Ticket:
         return base64.urlsafe_b64encode(self.public_key + self.secret).rstrip(b"=").decode()
 
     @classmethod
+    def issue(cls) -> tuple[PrivateKey, Self]:
+        """A receiver's new key, and the ticket for it. Its text is typed as an argument: no `-` is first."""
+        while True:
+            key = PrivateKey.generate()
+            ticket = cls(bytes(key.public_key), random(KEY_BYTES))
+            if not str(ticket).startswith("-"):
+                return key, ticket
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """The ticket that `str` wrote.
 
@@ -155,8 +164,7 @@ def serve(
     """
     if not directory.is_dir():
         raise ConfigError([f"{directory} is no directory: make it first"])
-    key = PrivateKey.generate()
-    ticket = Ticket(bytes(key.public_key), random(KEY_BYTES))
+    key, ticket = Ticket.issue()
     options = {
         "private": bytes(key),
         "peer": bytes(ticket.sender.public_key),

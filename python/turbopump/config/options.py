@@ -19,8 +19,10 @@ class Secrets:
     """The name of the member whose key it is."""
     transport_key: bytes = field(repr=False)
     """The private X25519 key, 32 bytes."""
-    shared: bytes = field(repr=False)
-    """What all members share, 32 bytes."""
+    shared: tuple[tuple[int, bytes], ...] = field(repr=False)
+    """What all members share, by number, 32 bytes each: the one that is used, then those accepted too."""
+    digest: bytes = field(repr=False)
+    """What digests are keyed with, 32 bytes: the same on all members."""
 
 
 def engine_options(config: Config, member: Member, secrets: Secrets | None = None) -> dict[str, object]:
@@ -92,7 +94,8 @@ def _cluster(config: Config, cluster: Cluster, member: Member, secrets: Secrets 
     return {
         "me": members.index(member),
         "transport_key": secrets.transport_key,
-        "psk": secrets.shared,
+        "psks": secrets.shared,
+        "digest_key": secrets.digest,
         "bind": _bind(member, addresses[member.name]),
         "members": [_peer(other, addresses[other.name]) for other in members],
         "sync_ms": _ms(cluster.sync_seconds),

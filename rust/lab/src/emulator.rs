@@ -166,7 +166,10 @@ impl Wire {
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(error) => return Err(LabError::system("reading from a TUN device")(error)),
             };
-            if let Fate::Arrives { due, twice } = way.link.carry(clock::now(), bytes) {
+            if let Fate::Arrives { due, twice, flip } = way.link.carry(clock::now(), bytes) {
+                if let Some(bit) = flip.and_then(|flip| flip.checked_rem(bytes as u64 * 8)) {
+                    self.buffer[(bit / 8) as usize] ^= 1 << (bit % 8);
+                }
                 for _ in 0..=usize::from(twice) {
                     way.enter(Flight { due, packet: self.buffer[..bytes].to_vec() });
                 }

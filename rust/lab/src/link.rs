@@ -25,14 +25,23 @@ pub struct Conditions {
     pub queue_bytes: u64,
     /// One way, after the queue.
     pub delay_us: u64,
-    /// Of all packets, each by itself.
+    /// Of all packets.
     pub loss_percent: f64,
+    /// Packets that are lost in a row, on average (Gilbert's model); 0: each is lost by itself.
+    pub burst_packets: f64,
     /// Up to so much more delay, evenly spread. Packets overtake each other by it.
     pub jitter_us: u64,
     /// Of the packets that are not lost: they arrive twice.
     pub duplicate_percent: f64,
     /// Of the packets that are not lost: they skip the delay, and so overtake.
     pub reorder_percent: f64,
+    /// Of the packets that are not lost: a bit of them is flipped. Where checksums are looked at, that is a
+    /// loss.
+    pub corrupt_percent: f64,
+    /// Larger packets vanish without a word, as in a path MTU black hole; 0: none.
+    pub mtu: usize,
+    /// When nothing passes, from and until, in microseconds since the first packet.
+    pub outages_us: Vec<(u64, u64)>,
 }
 
 impl Conditions {
@@ -42,6 +51,7 @@ impl Conditions {
             ("loss_percent", self.loss_percent),
             ("duplicate_percent", self.duplicate_percent),
             ("reorder_percent", self.reorder_percent),
+            ("corrupt_percent", self.corrupt_percent),
         ];
         for (name, percent) in percents {
             if !(0.0..=100.0).contains(&percent) {
@@ -51,6 +61,10 @@ impl Conditions {
         if self.rate_mbit != 0.0 && !(self.rate_mbit >= RATE_MBIT_MIN && self.rate_mbit.is_finite()) {
             let problem = format!("{} is neither 0 nor at least {RATE_MBIT_MIN}", self.rate_mbit);
             return Err(LabError::option("rate_mbit", problem));
+        }
+        if self.burst_packets != 0.0 && !(self.burst_packets >= 1.0 && self.burst_packets.is_finite()) {
+            let problem = format!("{} is neither 0 nor at least 1", self.burst_packets);
+            return Err(LabError::option("burst_packets", problem));
         }
         for (name, time) in [("delay_us", self.delay_us), ("jitter_us", self.jitter_us)] {
             if time > DELAY_US_MAX {
@@ -64,7 +78,7 @@ impl Conditions {
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
-    /// Chance took it.
+    /// Chance took it, or an outage, or it was too large.
     Lost,
     /// The queue was full.
     Overflowed,
@@ -74,6 +88,8 @@ pub enum Fate {
         due: u64,
         /// Whether it comes out twice.
         twice: bool,
+        /// Where it is damaged, if it is: a number, of which the remainder by the packet's bits is one.
+        flip: Option<u64>,
     },
 }
 
@@ -84,7 +100,7 @@ pub struct Counters {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Packets that chance took.
+    /// Packets that chance took, or outages, or that were too large.
     pub lost: u64,
     /// Packets that found the queue full.
     pub overflowed: u64,
@@ -92,6 +108,8 @@ pub struct Counters {
     pub duplicated: u64,
     /// Packets that skipped the delay.
     pub reordered: u64,
+    /// Packets that came out damaged.
+    pub corrupted: u64,
     /// The fullest that the queue has been.
     pub queue_bytes_most: u64,
 }
@@ -106,24 +124,36 @@ pub struct Link {
     random: Random,
     /// When the wire will have sent all that it was given.
     idle_from: u64,
+    /// When the first packet came.
+    begun: Option<u64>,
+    /// In a burst of losses.
+    bad: bool,
     counters: Counters,
 }
 
 impl Link {
     /// An idle link.
     pub fn new(conditions: Conditions, seed: u64) -> Self {
-        Link { conditions, random: Random(seed), idle_from: 0, counters: Counters::default() }
+        Link {
+            conditions,
+            random: Random(seed),
+            idle_from: 0,
+            begun: None,
+            bad: false,
+            counters: Counters::default(),
+        }
     }
 
     /// Takes a packet of so many bytes at a time, in nanoseconds. Times must not go back.
     pub fn carry(&mut self, now: u64, bytes: usize) -> Fate {
         // Always as many numbers for a packet: the next one's must not depend on this one's fate.
-        let [loss, jitter, duplicate, reorder] = std::array::from_fn(|_| self.random.share());
+        let [loss, jitter, duplicate, reorder, corrupt, flip] = std::array::from_fn(|_| self.random.share());
         let happens = |share: f64, percent: f64| share * 100.0 < percent;
         let bytes = bytes as u64;
         self.counters.packets += 1;
         self.counters.bytes += bytes;
-        if happens(loss, self.conditions.loss_percent) {
+        let too_large = self.conditions.mtu > 0 && bytes > self.conditions.mtu as u64;
+        if self.loses(loss) || too_large || self.is_out(now) {
             self.counters.lost += 1;
             return Fate::Lost;
         }
@@ -133,15 +163,35 @@ impl Link {
         };
         let twice = happens(duplicate, self.conditions.duplicate_percent);
         let early = happens(reorder, self.conditions.reorder_percent);
+        let flip = happens(corrupt, self.conditions.corrupt_percent).then_some((flip * 2f64.powi(53)) as u64);
         self.counters.duplicated += u64::from(twice);
         self.counters.reordered += u64::from(early);
+        self.counters.corrupted += u64::from(flip.is_some());
         let travel_ns = match early {
             true => 0,
             false => {
                 self.conditions.delay_us * 1000 + (jitter * self.conditions.jitter_us as f64 * 1e3) as u64
             }
         };
-        Fate::Arrives { due: sent + travel_ns, twice }
+        Fate::Arrives { due: sent + travel_ns, twice, flip }
+    }
+
+    /// Whether chance takes the packet.
+    fn loses(&mut self, chance: f64) -> bool {
+        let share = self.conditions.loss_percent / 100.0;
+        if self.conditions.burst_packets == 0.0 || share >= 1.0 {
+            return chance < share;
+        }
+        // Bursts end so often that they have their length, and begin so often that they are the share.
+        let end = 1.0 / self.conditions.burst_packets;
+        self.bad = if self.bad { chance >= end } else { chance < end * share / (1.0 - share) };
+        self.bad
+    }
+
+    /// Whether nothing passes now.
+    fn is_out(&mut self, now: u64) -> bool {
+        let since_us = (now - *self.begun.get_or_insert(now)) / 1000;
+        self.conditions.outages_us.iter().any(|(from, until)| (*from..*until).contains(&since_us))
     }
 
     /// What it has done so far.
@@ -206,7 +256,10 @@ mod tests {
 
     #[test]
     fn a_perfect_wire_takes_no_time() {
-        assert_eq!(fates(&Conditions::default(), 1, 1, 0), [Fate::Arrives { due: 0, twice: false }]);
+        assert_eq!(
+            fates(&Conditions::default(), 1, 1, 0),
+            [Fate::Arrives { due: 0, twice: false, flip: None }]
+        );
     }
 
     #[test]
@@ -261,6 +314,44 @@ mod tests {
     }
 
     #[test]
+    fn bursts_have_the_share_and_the_length_asked_for() {
+        for (percent, length) in [(1.0, 1.0), (1.0, 5.0), (20.0, 10.0)] {
+            let conditions =
+                Conditions { loss_percent: percent, burst_packets: length, ..Conditions::default() };
+            let found = fates(&conditions, 7, 1_000_000, 1);
+            let lost = found.iter().filter(|fate| **fate == Fate::Lost).count() as f64;
+            let bursts =
+                found.windows(2).filter(|pair| pair[0] != Fate::Lost && pair[1] == Fate::Lost).count() as f64;
+            assert!((lost / 1e4 / percent - 1.0).abs() < 0.1, "{lost} of {percent}%");
+            assert!((lost / bursts / length - 1.0).abs() < 0.1, "{length}: {lost} in {bursts} bursts");
+        }
+    }
+
+    #[test]
+    fn large_packets_vanish_in_a_black_hole_and_all_in_an_outage() {
+        let outages_us = vec![(2_000, 4_000), (9_000, 10_000)];
+        let mut link = Link::new(Conditions { mtu: 1250, outages_us, ..Conditions::default() }, 1);
+        let start = 77 * MS;
+        let passes = |link: &mut Link, ms, bytes| link.carry(start + ms * MS, bytes) != Fate::Lost;
+        let passed: Vec<u64> = (0..12).filter(|ms| passes(&mut link, *ms, 1250)).collect();
+        assert_eq!(passed, [0, 1, 4, 5, 6, 7, 8, 10, 11]);
+        assert!(!passes(&mut link, 20, 1251));
+        assert_eq!(link.counters().lost, 4);
+    }
+
+    #[test]
+    fn damage_is_as_frequent_as_asked_and_anywhere() {
+        let conditions = Conditions { corrupt_percent: 10.0, ..Conditions::default() };
+        let flips: Vec<u64> = fates(&conditions, 1, 10_000, 1)
+            .into_iter()
+            .filter_map(|fate| if let Fate::Arrives { flip, .. } = fate { flip } else { None })
+            .collect();
+        assert!((850..1150).contains(&flips.len()), "{}", flips.len());
+        let bytes: std::collections::HashSet<u64> = flips.iter().map(|flip| flip % 10_000 / 8).collect();
+        assert!(bytes.len() > 500);
+    }
+
+    #[test]
     fn a_seed_gives_the_same_losses_whatever_the_timing() {
         let conditions = Conditions { loss_percent: 5.0, jitter_us: 500, ..Conditions::default() };
         let lost = |seed, gap| -> Vec<bool> {
@@ -302,6 +393,8 @@ mod tests {
             ("reorder_percent", Conditions { reorder_percent: f64::NAN, ..Conditions::default() }),
             ("rate_mbit", Conditions { rate_mbit: -1.0, ..Conditions::default() }),
             ("rate_mbit", Conditions { rate_mbit: f64::INFINITY, ..Conditions::default() }),
+            ("corrupt_percent", Conditions { corrupt_percent: -1.0, ..Conditions::default() }),
+            ("burst_packets", Conditions { burst_packets: 0.5, ..Conditions::default() }),
             ("delay_us", Conditions { delay_us: u64::MAX, ..Conditions::default() }),
         ];
         for (name, conditions) in wrong {

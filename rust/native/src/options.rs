@@ -130,15 +130,15 @@ fn acks(name: &str, options: &Dict<'_>) -> PyResult<Acks> {
 
 fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
     let options = Dict::of("cluster.", dict)?;
-    let shared: [u8; 32] = options.take("psk")?;
+    let shared: Vec<(u8, [u8; 32])> = options.take("psks")?;
     let members = options.take::<Vec<Bound<'_, PyDict>>>("members")?;
     let peer_timeout = Duration::from_millis(options.take("peer_timeout_ms")?);
     let made = ClusterOptions {
         members: members.iter().map(member).collect::<PyResult<_>>()?,
         bind: address("cluster.bind", options.take("bind")?)?,
         key: PrivateKey::new(options.take("transport_key")?),
-        shared: vec![(0, PresharedKey::new(shared))],
-        digest_secret: digest_secret(&shared),
+        shared: shared.into_iter().map(|(number, key)| (number, PresharedKey::new(key))).collect(),
+        digest_secret: digest_secret(&options.take("digest_key")?),
         redirect: options.take("redirect")?,
         cluster: ClusterConfig {
             cluster: options.take("layout_digest")?,

@@ -142,3 +142,87 @@ impl Link {
         Carried { at, marked, bytes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// When each of so many datagrams of 1000 bytes, one a millisecond, comes out; nothing if it does not.
+    fn arrivals(config: &LinkConfig, count: u64) -> Vec<Vec<Carried>> {
+        let mut link = Link::new(config.clone(), Dice::new(7));
+        (0..count).map(|ms| link.carry(ms * MS, &[0; 1000])).collect()
+    }
+
+    fn lost(config: &LinkConfig, count: u64) -> Vec<bool> {
+        arrivals(config, count).iter().map(Vec::is_empty).collect()
+    }
+
+    #[test]
+    fn bursts_lose_in_a_row() {
+        let share = |lost: &[bool]| lost.iter().filter(|lost| **lost).count() as f64 / lost.len() as f64;
+        let again = |all: &[bool]| {
+            let after: Vec<bool> = all.windows(2).filter(|pair| pair[0]).map(|pair| pair[1]).collect();
+            share(&after)
+        };
+        // Bad for 10 datagrams on average, of each 510.
+        let bursts = Loss::Bursts { enter: 0.002, leave: 0.1, lost: 0.5 };
+        let bursts = lost(&LinkConfig { loss: bursts, ..LinkConfig::default() }, 500_000);
+        let single = lost(&LinkConfig { loss: Loss::Random(0.01), ..LinkConfig::default() }, 500_000);
+        assert!((0.009..0.011).contains(&share(&bursts)) && (0.009..0.011).contains(&share(&single)));
+        assert!((0.4..0.5).contains(&again(&bursts)), "the next is lost too if the link is still bad");
+        assert!(again(&single) < 0.02);
+    }
+
+    #[test]
+    fn an_outage_lets_nothing_pass_and_a_black_hole_nothing_large() {
+        let config = LinkConfig { outages: vec![2 * MS..4 * MS, 5 * MS..6 * MS], ..LinkConfig::default() };
+        assert_eq!(lost(&config, 7), [false, false, true, true, false, true, false]);
+        let mut link = Link::new(LinkConfig { mtu: 999, ..LinkConfig::default() }, Dice::new(7));
+        assert_eq!((link.carry(0, &[0; 1000]).len(), link.carry(0, &[0; 999]).len()), (0, 1));
+        assert_eq!((link.lost, link.carried), (1, 1));
+    }
+
+    #[test]
+    fn damage_is_one_bit_and_copies_are_damaged_by_themselves() {
+        let config = LinkConfig { corrupt: 0.5, duplicate: 1.0, ..LinkConfig::default() };
+        let pairs = arrivals(&config, 1000);
+        let ones = |carried: &Carried| carried.bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
+        assert!(pairs.iter().all(|pair| pair.len() == 2 && pair.iter().all(|one| ones(one) <= 1)));
+        let damaged = pairs.iter().flatten().filter(|one| ones(one) == 1).count();
+        assert!((900..1100).contains(&damaged), "{damaged} of 2000");
+        assert!(pairs.iter().any(|pair| ones(&pair[0]) != ones(&pair[1])));
+    }
+
+    #[test]
+    fn what_waits_is_dropped_beyond_the_queue_and_marked_before() {
+        // 2000 bytes of queue at a byte each 2 us: the third of three at once finds no room.
+        let config = LinkConfig { rate: 500_000, queue: 2000, mark_above: 500, ..LinkConfig::default() };
+        let mut link = Link::new(config, Dice::new(7));
+        let out: Vec<Vec<Carried>> = (0..3).map(|_| link.carry(0, &[0; 1000])).collect();
+        let seen: Vec<_> = out.iter().flatten().map(|one| (one.at, one.marked)).collect();
+        assert_eq!(seen, [(2 * MS, false), (4 * MS, true)]);
+        assert_eq!(link.overflowed, 1);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_link_again() {
+        let config = LinkConfig {
+            delay: Duration::from_millis(10),
+            jitter: Duration::from_millis(5),
+            loss: Loss::Random(0.1),
+            reorder: 0.1,
+            held: Duration::from_millis(20),
+            duplicate: 0.1,
+            corrupt: 0.1,
+            ..LinkConfig::default()
+        };
+        let times = || -> Vec<(u64, Vec<u8>)> {
+            arrivals(&config, 1000).into_iter().flatten().map(|one| (one.at, one.bytes)).collect()
+        };
+        assert_eq!(times(), times());
+        let overtaken = times().windows(2).filter(|pair| pair[1].0 < pair[0].0).count();
+        assert!(overtaken > 50, "{overtaken}");
+    }
+}

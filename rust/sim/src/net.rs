@@ -115,3 +115,40 @@ impl Net {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dice::Dice;
+    use crate::link::LinkConfig;
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 4000))
+    }
+
+    /// Sends a byte, and returns who got it from whom.
+    fn sent(net: &mut Net, from: SocketAddr, to: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+        net.send(from, to, Mark::Capable, b"x");
+        let until = net.now() + 1;
+        net.arrive(until).map(|datagram| (datagram.from, datagram.to))
+    }
+
+    #[test]
+    fn a_node_whose_address_changed_is_seen_and_reached_at_the_new_one_alone() {
+        let (a, b, outside, later) = (address(1), address(2), address(101), address(102));
+        let mut net = Net::default();
+        for (from, to) in [(a, b), (b, a)] {
+            let link = net.add(Link::new(LinkConfig::default(), Dice::new(1)));
+            net.route(from, to, link);
+        }
+        assert_eq!(sent(&mut net, a, b), Some((a, b)));
+        net.rebind(a, outside);
+        assert_eq!(sent(&mut net, a, b), Some((outside, b)));
+        assert_eq!(sent(&mut net, b, outside), Some((b, a)));
+        assert_eq!(sent(&mut net, b, a), None, "the old address leads nowhere");
+        net.rebind(a, later);
+        assert_eq!(sent(&mut net, b, outside), None);
+        assert_eq!(sent(&mut net, b, later), Some((b, a)));
+        assert_eq!(sent(&mut net, b, address(9)), None, "nobody is there");
+    }
+}

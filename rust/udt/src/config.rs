@@ -12,6 +12,10 @@ pub struct Config {
     pub peers_max: usize,
     /// Bytes of messages that a peer may have sent and this side not consumed: the bound of what reassembly
     /// keeps. 16 MiB is the bandwidth-delay product of 1 Gbit/s and 128 ms.
+    ///
+    /// It is not tuned as TCP's is: bytes take memory only while nobody consumes them, and a replica consumes
+    /// them at once, so that a smaller window would save nothing, and one that has to grow costs each stream
+    /// some round trips.
     pub window: u64,
     /// The same for one message, so that one which nobody reads leaves room for the others.
     pub message_window: u64,

@@ -32,7 +32,7 @@ pub struct Identity {
     /// This node's key, and before it those that it had lately: peers may not know the new one yet. The first
     /// is used to connect.
     pub keys: Vec<PrivateKey>,
-    /// Keys of the cluster by number. Connections are made with the first; all are accepted.
+    /// Keys of the cluster by number: all are accepted, and the first is used unless a peer does not have it.
     pub psks: Vec<(u8, PresharedKey)>,
 }
 
@@ -119,6 +119,22 @@ impl Endpoint {
         self.admitted.remove(peer);
     }
 
+    /// Replaces the cluster's keys. The connections go on, and renew their keys with the new ones.
+    ///
+    /// A key is replaced in a running cluster in two rounds, each node in its turn: first all are given the
+    /// new one before the old, then the new one alone. Nodes that are a step apart understand each other.
+    /// After the second round and `Config::rekey_after`, nothing depends on the old one.
+    ///
+    /// # Errors
+    /// `NoPsk` if `psks` is empty: nothing has changed then.
+    pub fn set_psks(&mut self, psks: Vec<(u8, PresharedKey)>) -> Result<(), ConnectError> {
+        if psks.is_empty() {
+            return Err(ConnectError::NoPsk);
+        }
+        self.psks = psks;
+        Ok(())
+    }
+
     /// Begins a connection, and admits the peer. `Event::Connected` or `Event::Closed` follows.
     pub fn connect(
         &mut self,
@@ -132,7 +148,9 @@ impl Endpoint {
         if self.by_peer.contains_key(&peer) {
             return Err(ConnectError::Exists);
         }
-        let psk_id = self.psks.first().map(|(id, _)| *id).ok_or(ConnectError::UnknownPsk(0))?;
+        if self.psks.is_empty() {
+            return Err(ConnectError::NoPsk);
+        }
         if self.connections.len() >= self.config.peers_max {
             return Err(ConnectError::TooMany(self.config.peers_max));
         }
@@ -140,7 +158,6 @@ impl Endpoint {
         let token = self.rng.number();
         let id = self.insert(now, peer, remote, token);
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.psk_id = psk_id;
             connection.attempt = Some(Attempt::new(now, &self.config));
         }
         self.touch(id);
@@ -331,7 +348,6 @@ impl Endpoint {
         let local = self.new_index(id);
         let ours = Settings { suites: suite as u16, ..self.settings(now, settings.token) };
         let remote = answer.sender();
-        let psk_id = answer.psk_id();
         let mut out = Vec::new();
         let Ok(secrets) = answer.write(&psk, local, &ours, &mut out) else {
             self.by_index.remove(&local);
@@ -340,7 +356,6 @@ impl Endpoint {
         let keys = Keys::new(suite, &secrets.sending, &secrets.receiving);
         let session = Session { local, remote, keys, created: now, sealed: 0, initiator: false };
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.psk_id = psk_id;
             connection.on_asked(now, session, &settings);
         }
         self.answers.push_back((from, out));
@@ -426,6 +441,8 @@ impl Endpoint {
             // A cookie answers one INIT; the next one shows it at once.
             attempt.retry_at = now;
             attempt.initiation = None;
+            // With the same key of the cluster: this one was not refused.
+            attempt.written = attempt.written.saturating_sub(1);
             connection.cookie = Some(opened);
             self.touch(id);
         }
@@ -437,8 +454,11 @@ impl Endpoint {
         let settings = self.settings(now, self.connections.get(&id)?.token);
         let index = self.new_index(id);
         let connection = self.connections.get_mut(&id)?;
-        let (peer, to, psk_id) = (connection.peer(), connection.remote(), connection.psk_id);
+        let (peer, to) = (connection.peer(), connection.remote());
         let attempt = connection.attempt.as_mut()?;
+        // A peer that was not given the first key yet, or no longer has it, answers to another.
+        let (psk_id, psk) = self.psks.get(attempt.written % self.psks.len().max(1))?;
+        attempt.written += 1;
         let before = std::mem::replace(&mut attempt.index, index);
         let jitter = attempt.pause / 16 * (self.rng.number() % 5) as u32;
         attempt.sent_at = now;
@@ -446,12 +466,11 @@ impl Endpoint {
         attempt.pause = (attempt.pause * 2).min(self.config.handshake_retry_max);
         let cookie = connection.cookie.take();
         let me = self.identity.first()?;
-        let (_, psk) = self.psks.iter().find(|(id, _)| *id == psk_id)?;
         let written = Initiation::write(
             &mut self.rng,
             &me.key,
             &peer,
-            (psk_id, psk),
+            (*psk_id, psk),
             index,
             &settings,
             cookie.as_ref(),

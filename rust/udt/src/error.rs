@@ -28,9 +28,9 @@ pub enum ConnectError {
     /// The endpoint has as many connections as its configuration allows.
     #[error("{0} connections are open, as many as peers_max allows")]
     TooMany(usize),
-    /// No pre-shared key has this number.
-    #[error("there is no pre-shared key number {0}")]
-    UnknownPsk(u8),
+    /// The endpoint has no pre-shared key.
+    #[error("there is no pre-shared key")]
+    NoPsk,
 }
 
 /// Why a message or a datagram was not taken.

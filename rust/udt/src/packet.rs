@@ -1,6 +1,7 @@
 //! The datagrams: INIT, RESP, COOKIE and DATA. Both directions of each format are here and nowhere else.
 //!
 //! All numbers are little-endian. The first byte tells a datagram from STUN (RFC 8489) on the same port.
+//! Zeros are checked: no tag covers them all.
 //!
 //! ```text
 //! 0x51 INIT    0 type  1 version  2 psk  3 zero  4 sender u32  8 Noise message 1 (e 32, s 48, payload 68)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use turbopump_sim::{Datagram, LinkConfig, Mark};
-use turbopump_udt::error::CloseReason;
+use turbopump_udt::error::{CloseReason, ConnectError};
 use turbopump_udt::{
     Class, Config, ConnectionStats, Ecn, Endpoint, Event, Identity, Options, PresharedKey, PrivateKey, Time,
 };
@@ -125,6 +125,18 @@ fn a_busy_node_asks_for_a_cookie_and_then_answers() {
     assert_eq!(kinds[..4], [(0, 0x51), (1, 0x53), (0, 0x51), (1, 0x52)]);
 }
 
+/// It knows another key of the cluster too, which the busy node does not.
+#[test]
+fn a_busy_node_is_shown_its_cookie_with_the_right_key() {
+    let config = Config { handshakes_per_second: 0, ..Config::default() };
+    let mut world = World::pair(1, &config, &lan());
+    let psks = vec![(1, PresharedKey::new([9; 32])), (2, PresharedKey::new([8; 32]))];
+    assert_eq!(world.nodes[0].endpoint.set_psks(psks), Ok(()));
+    world.connect(0, 1);
+    world.run_ms(100);
+    assert!(world.connection(0, 1).is_some_and(|connection| connection.is_connected()));
+}
+
 #[test]
 fn no_answer_is_larger_than_its_question() {
     let mut world = World::pair(1, &Config::default(), &lan());
@@ -217,6 +229,57 @@ fn keys_are_renewed_while_data_flows() {
     let stats = world.connection(1, 0).unwrap().stats();
     assert!((9..=12).contains(&stats.handshakes), "{stats:?}");
     assert_eq!((stats.packets_rejected, stats.packets_lost), (0, 0));
+}
+
+/// Sends a request each 100 ms, each way, and has it arrive.
+fn converse(world: &mut World, seconds: u64) {
+    for _ in 0..seconds * 10 {
+        for at in 0..2 {
+            let options = Options::new(Class::Request);
+            let text = Bytes::from_static(b"on and on");
+            let sent = world.connection(at, 1 - at).map(|connection| connection.send(options, text));
+            assert!(matches!(sent, Some(Ok(_))), "{sent:?}");
+            world.drain(at);
+        }
+        world.run_ms(100);
+        for at in 0..2 {
+            let events = world.take_events(at);
+            assert!(events.iter().all(|(_, event)| !matches!(event, Event::Closed(_))), "{events:?}");
+            let arrived = events.iter().filter(|(_, event)| matches!(event, Event::Message { .. })).count();
+            assert_eq!(arrived, 1);
+        }
+    }
+}
+
+#[test]
+fn the_clusters_key_is_replaced_while_data_flows() {
+    let config = Config { rekey_after: Duration::from_secs(2), ..Config::default() };
+    let mut world = connected(&config);
+    let (old, new) = ((1, PresharedKey::new([9; 32])), (2, PresharedKey::new([8; 32])));
+    let both = vec![new.clone(), old.clone()];
+    let id = world.nodes[0].endpoint.find(&world.nodes[1].key);
+    // Whoever is first: the other has the old key alone, or the new one alone, for a while.
+    let steps = [(0, both.clone()), (1, both), (1, vec![new.clone()]), (0, vec![new])];
+    for (at, psks) in steps {
+        assert_eq!(world.nodes[at].endpoint.set_psks(psks), Ok(()));
+        let before = world.connection(0, 1).unwrap().stats().handshakes;
+        converse(&mut world, 6);
+        assert!(world.connection(0, 1).unwrap().stats().handshakes >= before + 2);
+    }
+    assert_eq!(
+        world.nodes[0].endpoint.find(&world.nodes[1].key),
+        id,
+        "it was the same connection all the time"
+    );
+    // Whoever has the old key alone is a stranger now.
+    assert_eq!(world.nodes[0].endpoint.set_psks(vec![old]), Ok(()));
+    assert_eq!(world.nodes[0].endpoint.set_psks(Vec::new()), Err(ConnectError::NoPsk));
+    world.connection(0, 1).unwrap().close(0, b"");
+    world.drain(0);
+    world.run_ms(100);
+    world.connect(0, 1);
+    world.run_ms(10_000);
+    assert!(!world.connection(0, 1).is_some_and(|connection| connection.is_connected()));
 }
 
 #[test]

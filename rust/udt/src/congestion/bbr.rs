@@ -358,3 +358,181 @@ impl Controller for Bbr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::congestion::Delivery;
+    use crate::rtt::Rtt;
+
+    const MTU: u64 = 1000;
+    /// Bytes that the path delivers in a millisecond, and how many it holds.
+    const RATE_MS: u64 = 10_000;
+    const PIPE: u64 = 20 * RATE_MS;
+
+    /// A path of 20 ms and 10 MB/s, filled by a sender that always has something to send.
+    struct Trace {
+        bbr: Bbr,
+        ms: u64,
+        /// What the queue adds to the round-trip time.
+        queue_ms: u64,
+        delivered: Vec<u64>,
+        phases: Vec<&'static str>,
+    }
+
+    impl Trace {
+        fn new() -> Self {
+            let bbr = Bbr::new(&Config::default(), MTU as u16);
+            Trace { bbr, ms: 0, queue_ms: 0, delivered: Vec::new(), phases: Vec::new() }
+        }
+
+        /// A millisecond in which the path delivers what it can, and loses so many packets.
+        fn step(&mut self, lost: u64) {
+            self.ms += 1;
+            let total = self.delivered.last().copied().unwrap_or(0) + RATE_MS;
+            self.delivered.push(total);
+            let rtt_ms = 20 + self.queue_ms;
+            let before = self.delivered[self.delivered.len().saturating_sub(rtt_ms as usize)];
+            let mut rtt = Rtt::new(Duration::from_millis(20));
+            rtt.update(Duration::from_millis(rtt_ms), Duration::ZERO);
+            let now = Time::from_nanos(self.ms * 1_000_000);
+            if lost > 0 {
+                let (bytes, sent_at) = (lost * MTU, now);
+                self.bbr.on_loss(&LossInfo {
+                    now,
+                    bytes,
+                    packets: lost,
+                    sent_at,
+                    first: 0,
+                    last: lost,
+                    persistent: false,
+                });
+            }
+            // The start and a probe put a quarter more in flight than the path holds.
+            let probes = matches!(self.bbr.phase, Phase::Startup | Phase::Up);
+            let in_flight = if probes { PIPE * 5 / 4 } else { PIPE * 9 / 10 };
+            self.bbr.on_ack(&AckInfo {
+                now,
+                bytes: RATE_MS,
+                sent_at: now,
+                rtt,
+                in_flight_before: in_flight,
+                in_flight,
+                app_limited: false,
+                delivery: Some(Delivery {
+                    rate: RATE_MS * 1000,
+                    app_limited: false,
+                    before,
+                    total,
+                    lost: 0,
+                    in_flight,
+                }),
+                arrival_rate: 0,
+                capacity: 0,
+            });
+            if self.phases.last() != Some(&self.bbr.state()) {
+                self.phases.push(self.bbr.state());
+            }
+        }
+
+        fn run_ms(&mut self, ms: u64) {
+            (0..ms).for_each(|_| self.step(0));
+        }
+
+        /// Runs into the cruise that follows.
+        fn cruising() -> Self {
+            let mut trace = Trace::new();
+            trace.run_ms(500);
+            assert_eq!(trace.bbr.phase, Phase::Cruise);
+            trace
+        }
+
+        fn pace(&self) -> u64 {
+            self.bbr.pacing_rate(Duration::from_millis(20)).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_clean_path_is_found_and_probed_every_62_round_trips() {
+        let mut trace = Trace::new();
+        trace.run_ms(10);
+        assert_eq!(trace.pace(), (2.77 * 0.99 * 1e7) as u64, "the gain of the start");
+        trace.run_ms(1990);
+        let begin = ["startup", "drain", "probe down", "cruise"];
+        let cycle = ["refill", "probe up", "probe down", "cruise"];
+        assert_eq!(trace.phases, [begin, cycle].concat());
+        assert_eq!(trace.pace(), (0.99 * 1e7) as u64, "a hundredth less than the path");
+        let slack = trace.bbr.window - 2 * PIPE;
+        assert!(
+            slack <= 3 * 65_536,
+            "twice the path, and room for {slack} bytes that are acknowledged together"
+        );
+    }
+
+    #[test]
+    fn random_loss_changes_nothing() {
+        let mut trace = Trace::cruising();
+        let (pace, window) = (trace.pace(), trace.bbr.window);
+        // A packet of each 66, which is less than the ceiling.
+        (0..400).for_each(|ms| trace.step(u64::from(ms % 6 == 0)));
+        assert_eq!((trace.pace(), trace.bbr.window), (pace, window));
+        assert_eq!(trace.bbr.phase, Phase::Cruise);
+    }
+
+    #[test]
+    fn more_loss_than_chance_makes_leaves_less_in_flight() {
+        let mut trace = Trace::cruising();
+        let (pace, window) = (trace.pace(), trace.bbr.window);
+        // A tenth for a round.
+        (0..20).for_each(|_| trace.step(1));
+        trace.run_ms(25);
+        assert_eq!(trace.pace(), pace);
+        assert_eq!(trace.bbr.window, (window as f64 * BETA) as u64);
+    }
+
+    #[test]
+    fn a_loss_behind_a_queue_that_stands_costs_what_a_probe_wins() {
+        let mut trace = Trace::cruising();
+        let pace = trace.pace();
+        trace.queue_ms = 10;
+        trace.run_ms(100);
+        assert_eq!(trace.pace(), pace, "a queue alone is none of its business");
+        trace.step(1);
+        trace.run_ms(60);
+        let less = trace.pace();
+        assert!((less as f64 * UP_GAIN / pace as f64 - 1.0).abs() < 1e-6, "{less} of {pace}");
+        (0..10).for_each(|_| trace.step(1));
+        trace.run_ms(60);
+        assert_eq!(trace.pace(), less, "once between two probes");
+    }
+
+    #[test]
+    fn only_a_probe_raises_the_rate() {
+        let mut trace = Trace::cruising();
+        let pace = trace.pace();
+        let ack = |bbr: &mut Bbr, before| {
+            let now = Time::from_nanos(600_000_000);
+            let mut rtt = Rtt::new(Duration::from_millis(20));
+            rtt.update(Duration::from_millis(20), Duration::ZERO);
+            let delivery =
+                Delivery { rate: 15_000_000, app_limited: false, before, total: 0, lost: 0, in_flight: PIPE };
+            bbr.on_ack(&AckInfo {
+                now,
+                bytes: MTU,
+                sent_at: now,
+                rtt,
+                in_flight_before: PIPE,
+                in_flight: PIPE,
+                app_limited: false,
+                delivery: Some(delivery),
+                arrival_rate: 0,
+                capacity: 0,
+            });
+        };
+        ack(&mut trace.bbr, 0);
+        assert_eq!(trace.pace(), pace, "a burst that came at once");
+        trace.bbr.enter(Time::from_nanos(600_000_000), Phase::Up);
+        ack(&mut trace.bbr, 0);
+        assert_eq!(trace.bbr.rate(), 15_000_000);
+    }
+}

@@ -194,3 +194,113 @@ impl HyStart {
         self.conservative.is_some_and(|(_, rounds)| rounds >= CONSERVATIVE_ROUNDS)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtt::Rtt;
+
+    const MTU: u64 = 1000;
+
+    fn at(ms: u64) -> Time {
+        Time::from_nanos(ms * 1_000_000)
+    }
+
+    fn ack(cubic: &mut Cubic, ms: u64, bytes: u64, rtt_ms: u64) {
+        let mut rtt = Rtt::new(Duration::from_millis(100));
+        rtt.update(Duration::from_millis(rtt_ms), Duration::ZERO);
+        cubic.on_ack(&AckInfo {
+            now: at(ms),
+            bytes,
+            sent_at: at(ms.saturating_sub(rtt_ms)),
+            rtt,
+            in_flight_before: bytes,
+            in_flight: bytes,
+            app_limited: false,
+            delivery: None,
+            arrival_rate: 0,
+            capacity: 0,
+        });
+    }
+
+    fn lose(cubic: &mut Cubic, ms: u64, sent_ms: u64, persistent: bool) {
+        let sent_at = at(sent_ms);
+        cubic.on_loss(&LossInfo {
+            now: at(ms),
+            bytes: MTU,
+            packets: 1,
+            sent_at,
+            first: 0,
+            last: 0,
+            persistent,
+        });
+    }
+
+    /// With 2000 packets in flight, of which a loss left 1400: the windows of RFC 9438, which grow to 2000 in
+    /// the cube root of 600 / 0.4 seconds, 11.447, and as they came on beyond.
+    fn after_a_loss() -> Cubic {
+        let config = Config { initial_packets: 1000, ..Config::default() };
+        let mut cubic = Cubic::new(&config, MTU as u16);
+        ack(&mut cubic, 100, 1_000_000, 100);
+        assert_eq!(cubic.window(), 2_000_000, "slow start doubles");
+        lose(&mut cubic, 200, 150, false);
+        assert_eq!((cubic.window(), cubic.state()), (1_400_000, "congestion avoidance"));
+        cubic
+    }
+
+    #[test]
+    fn a_trace_gives_the_windows_of_the_rfc() {
+        let mut cubic = after_a_loss();
+        // The first round after the loss begins at 400 ms; its target is that of a round-trip time later.
+        let expected = [(400, 1415.6), (5_700, 1911.5), (11_700, 2000.0), (16_700, 2048.6), (21_700, 2394.4)];
+        let mut ms = 400;
+        for (time, packets) in expected {
+            while ms <= time {
+                let window = cubic.window();
+                ack(&mut cubic, ms, window, 100);
+                ms += 100;
+            }
+            let window = cubic.window() as f64 / 1000.0;
+            assert!((window - packets).abs() < 0.5, "{window} packets after {time} ms, not {packets}");
+        }
+    }
+
+    #[test]
+    fn one_loss_in_a_round_trip_cuts_once_and_a_false_one_is_undone() {
+        let mut cubic = after_a_loss();
+        lose(&mut cubic, 210, 199, false);
+        assert_eq!(cubic.window(), 1_400_000, "sent before the first was known");
+        ack(&mut cubic, 250, 10_000, 100);
+        assert_eq!(cubic.window(), 1_400_000, "no growth on what was sent before");
+        let mut undone = cubic.clone();
+        undone.on_spurious_loss();
+        assert_eq!((undone.window(), undone.state()), (2_000_000, "slow start"));
+        lose(&mut cubic, 320, 310, false);
+        assert!((cubic.window - 980_000.0).abs() < 1.0);
+        assert!((cubic.w_max - 1_400_000.0 * 0.85).abs() < 1.0, "it leaves room for a new flow");
+        lose(&mut cubic, 3000, 2900, true);
+        assert_eq!(cubic.window(), 2 * MTU, "nothing came through for long");
+    }
+
+    #[test]
+    fn a_round_trip_that_grows_ends_slow_start() {
+        let config = Config { initial_packets: 100, ..Config::default() };
+        let mut cubic = Cubic::new(&config, MTU as u16);
+        let (mut ms, mut windows) = (100, Vec::new());
+        // Ten acknowledgements a round; from the fourth round on a queue adds a fifth to the time.
+        for round in 0..12 {
+            let rtt_ms = if round < 3 { 100 } else { 120 };
+            let bytes = cubic.window() / 10;
+            for _ in 0..10 {
+                ack(&mut cubic, ms, bytes, rtt_ms);
+                ms += 12;
+            }
+            windows.push(cubic.window() / MTU);
+        }
+        // It takes a round to see it; then there are five rounds of a quarter more, and no more of them.
+        assert_eq!(windows[..4], [200, 400, 800, 1600]);
+        assert!(windows[4..9].is_sorted_by(|a, b| a * 6 / 5 <= *b && b * 4 <= a * 5 + 4), "{windows:?}");
+        assert!(windows[9..].iter().all(|window| window - windows[8] < 5), "{windows:?}");
+        assert_eq!(cubic.state(), "congestion avoidance");
+    }
+}

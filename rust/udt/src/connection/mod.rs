@@ -48,7 +48,6 @@ pub struct Connection {
     rng: Rng,
     /// Names the connection on both sides, so that renewed keys are told from a new connection.
     pub(crate) token: u64,
-    pub(crate) psk_id: u8,
     /// A cookie from the peer, to show with the next INIT.
     pub(crate) cookie: Option<[u8; 16]>,
     pub(crate) attempt: Option<Attempt>,
@@ -125,7 +124,6 @@ impl Connection {
             peer,
             rng,
             token,
-            psk_id: 0,
             cookie: None,
             attempt: None,
             sessions: Sessions::default(),

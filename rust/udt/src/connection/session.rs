@@ -30,6 +30,8 @@ pub(crate) struct Attempt {
     pub sent_at: Time,
     pub retry_at: Time,
     pub pause: Duration,
+    /// INITs written so far.
+    pub written: usize,
     /// INITs of the peer that were ignored, because ours goes first.
     pub ignored: u8,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub fn new(now: Time, config: &Config) -> Self {
         let pause = config.handshake_retry;
-        Attempt { initiation: None, index: 0, sent_at: now, retry_at: now, pause, ignored: 0 }
+        Attempt { initiation: None, index: 0, sent_at: now, retry_at: now, pause, written: 0, ignored: 0 }
     }
 }
 

@@ -20,6 +20,9 @@ import pytest
 
 DEADLINE_SECONDS = 30.0  # for a process to start or to end on a machine that is busy with other tests
 
+# Jobs that a script leaves in the background ignore it, and what the tests start would ignore it as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Served:
     """A `turbopump serve` process.

@@ -185,7 +185,8 @@ def test_completion_completes() -> None:
         complete_var="_TURBOPUMP_COMPLETE",
     )
 
-    assert {line.split(",")[1] for line in result.stdout.splitlines()} == {"serve", "schema", "status"}
+    found = {line.split(",")[1] for line in result.stdout.splitlines()}
+    assert found == {"serve", "schema", "status", "sync"}
 
 
 def commands() -> list[tuple[str, click.Command]]:

@@ -14,6 +14,7 @@ from turbopump import (
     ConnectionLostError,
     DeniedError,
     RequestError,
+    TurbopumpError,
     UnavailableError,
 )
 
@@ -36,6 +37,8 @@ async def test_the_commands(client: AsyncClient, prefix: str) -> None:
     assert [told.version for told in await client.versions(prefix)] == [version]
     assert await client.wait(prefix, 10) == version
     assert (await client.status())["state"] == "running"
+    with pytest.raises(TurbopumpError):  # it is a node alone
+        await client.sync()
     assert [key async for key in client.list(prefix)] == [prefix.encode()]
     assert await client.delete(prefix, if_version=version) is not None
     assert await client.get(prefix) is None

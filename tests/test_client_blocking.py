@@ -15,6 +15,7 @@ from turbopump import (
     ConnectionLostError,
     DeniedError,
     RequestError,
+    TurbopumpError,
     UnavailableError,
 )
 
@@ -153,6 +154,12 @@ def test_a_refused_request_leaves_the_connection(client: Client) -> None:
         client.get("")
 
     client.ping()
+
+
+def test_a_node_alone_has_nobody_to_compare_with(client: Client) -> None:
+    """Which it says."""
+    with pytest.raises(TurbopumpError):
+        client.sync()
 
 
 def test_status(client: Client, node: Served) -> None:

@@ -47,6 +47,9 @@ class Observed:
         return id == CLIENT["id"]
 
 
+CLUSTER = {"cluster": {"name": "turbopump"}, "peers": [{"name": "beta", "state": "down"}]}
+
+
 def commands(document: object = None, shut_down: Callable[[], None] | None = None) -> Commands:
     """The commands of a node called alpha."""
     config = parse(document or {"members": [{"name": "alpha", "tcp": {"password": "secret"}}]})
@@ -57,6 +60,7 @@ def commands(document: object = None, shut_down: Callable[[], None] | None = Non
         state=lambda: "running",
         addresses=lambda: ["/tmp/a", "tcp://127.0.0.1:1592"],
         uptime=lambda: 61.5,
+        cluster=lambda: CLUSTER,
         shut_down=shut_down,
     )
 
@@ -68,15 +72,13 @@ async def run(name: str, *args: bytes, of: Commands | None = None) -> Any:
 
 def test_the_table_has_what_the_engine_asks() -> None:
     """The names stand in rust/core: pipe/commands.rs and resp/."""
-    asked = {"membership", "ring", "state", "status", "info", "config", "shutdown", "client"}
+    asked = {"state", "status", "info", "config", "shutdown", "client"}
 
     assert set(commands().table()) == asked
 
 
-async def test_the_words_of_the_first_turbopump() -> None:
-    """A line for each node, each range of slots, and one word."""
-    assert await run("membership") == "alpha alive /tmp/a tcp://127.0.0.1:1592"
-    assert await run("ring") == "0-16383 alpha"
+async def test_the_word_of_the_first_turbopump() -> None:
+    """One, as it was."""
     assert await run("state") == "running"
 
 
@@ -90,6 +92,29 @@ async def test_status_is_json() -> None:
     assert status["build"]["version"]
     assert status["keys"] == 0
     assert status["keyspaces"][0]["prefix"] == ""
+    assert status["cluster"] == CLUSTER["cluster"]
+    assert status["peers"] == CLUSTER["peers"]
+
+
+async def test_info_says_whether_this_is_a_cluster() -> None:
+    """Which Redis clients ask before they send CLUSTER."""
+    key = "A" * 86
+    document = {"cluster": {}, "members": [{"name": "a", "address": "10.0.0.1", "public_key": key}]}
+    config = parse(document)
+    found = Commands(
+        config,
+        config.member(),
+        Observed(parse({})),
+        state=str,
+        addresses=list,
+        uptime=float,
+        cluster=dict,
+        shut_down=None,
+    )
+
+    text = await run("info", of=found)
+    assert "redis_mode:cluster\r\n" in text
+    assert "cluster_enabled:1\r\n" in text
 
 
 async def test_info_has_redis_sections() -> None:

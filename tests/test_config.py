@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from turbopump._native import Engine
 from turbopump.config import (
+    Cluster,
     Config,
     Guests,
     Keyspace,
@@ -38,6 +39,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 # How a section stands in the file.
 PLACES: dict[type[Section], Any] = {
     Config: lambda fields: fields,
+    Cluster: lambda fields: {"cluster": fields},
     Member: lambda fields: {"members": [fields]},
     Tcp: lambda fields: {"members": [{"tcp": fields}]},
     Guests: lambda fields: {"members": [{"guests": fields}]},
@@ -48,14 +50,44 @@ PLACES: dict[type[Section], Any] = {
 
 SIZES = [-1, "4 XB", "lots", 1.5, True, 1 << 61]
 COUNTS = [0, -1, "16", 1.5, True, 1 << 40]
+HOSTS = [
+    "a b",
+    "box..1",
+    "-a",
+    "a:b:c",
+    "10.0.0.256",
+    "0.0.0.0",
+    "::",
+    "224.0.0.1",
+    "[::1",
+    "[10.0.0.1]:1593",
+]
+PORTS = ["10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "box1:http", "[::]:1593", "[fe80::1%eth0]"]
 
 # Values that each field must refuse. A field without an entry fails `test_no_field_is_left_out`.
 WRONG: dict[tuple[type[Section], str], list[Any]] = {
-    (Config, "members"): [[], {}, 5, [{"name": "a"}, {"name": "a"}], [{"name": "a"}, {"name": "b"}]],
+    (Config, "members"): [[], {}, 5, [{"name": "a"}, {"name": "a"}], [{}] * 1025],
+    (Config, "cluster"): [[], 5, "name"],
+    (Config, "placement"): ["everywhere", "", 5, None],
+    (Config, "copies"): [0, 17, "3", 1.5, True],
     (Config, "keyspaces"): [{}, 5, [{"prefix": "a"}, {"prefix": "a"}], [{}] * 1001],
     (Config, "limits"): [[], None, 5],
     (Config, "log"): [[], None, "json"],
     (Config, "drain_seconds"): [-1, 3601, "10", None, float("nan")],
+    (Cluster, "name"): ["", "a b", "-a", "a" * 64, 5, None],
+    (Cluster, "secret"): ["", "a\0b", "{node}.secret", "{", 5, None],
+    (Cluster, "key"): ["", "a\0b", "{Name}.key", "{}", 5, None],
+    (Cluster, "sync_seconds"): [0, -1, "1", 3601, float("nan")],
+    (Cluster, "ack_timeout"): [0, -1, "1", 3601],
+    (Cluster, "peer_timeout"): [0, -1, "1", 3601],
+    (Cluster, "max_hints"): SIZES,
+    (Cluster, "max_message"): [*SIZES, 4095, 16385],
+    (Cluster, "redirect"): [0, "yes", None],
+    (Member, "address"): ["", 5, "a" * 64, *HOSTS, *PORTS],
+    (Member, "bind"): ["", "box1", "box1:1593", "10.0.0.1:x", 5],
+    (Member, "public_key"): ["", "AAAA", "A" * 85, "A" * 87, "?" * 86, 5],
+    (Member, "weight"): [-1, 1_000_001, "1", 1.5, True],
+    (Member, "zone"): ["a" * 64, "a\nb", "\x7f", 5, None],
     (Member, "name"): ["", "a b", "-a", "a" * 64, 5, None],
     (Member, "socket"): ["", "a" * 108, "a\0b", 5, None],
     (Member, "socket_mode"): [600, "abc", "0999", "60", "07777", None],
@@ -84,6 +116,11 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Keyspace, "writes"): ["linear", "", 5],
     (Keyspace, "ttl"): [0, -1, "1h", 10**11],
     (Keyspace, "max_memory"): SIZES,
+    (Keyspace, "placement"): ["everywhere", "", 5],
+    (Keyspace, "copies"): [0, 17, "3", 1.5, True],
+    (Keyspace, "write_acks"): ["none", 1, None],
+    (Keyspace, "read_acks"): ["all", 1, None],
+    (Keyspace, "transport"): ["udp", 5, None],
     (Log, "format"): ["xml", 5],
     (Log, "level"): ["loud", "INFO", 5],
 }
@@ -231,12 +268,6 @@ def test_beyond_loopback_a_password_is_needed() -> None:
     assert "secret" not in repr(tcp)
 
 
-def test_two_members_are_refused_plainly() -> None:
-    """A file for a cluster must not start a node that pretends to be one."""
-    with pytest.raises(ConfigError, match="serves one member and does not replicate"):
-        parse({"members": [{"name": "a"}, {"name": "b"}]})
-
-
 def test_a_member_is_found_by_name() -> None:
     """And a wrong name is answered with the right one."""
     config = parse({"members": [{"name": "alpha"}]})
@@ -286,10 +317,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.json")), ids=lambda file: file.name)
 def test_the_examples_are_good(file: Path) -> None:
-    """And an engine takes what comes of them."""
+    """And an engine takes what comes of them for a node alone; a cluster's needs keys, and a port."""
     config = load(file)
 
-    Engine(engine_options(config, config.member()))
+    if config.cluster is None:
+        Engine(engine_options(config, config.member()))
 
 
 def test_the_schema_is_json_and_knows_every_field() -> None:
@@ -319,12 +351,17 @@ def test_the_engine_gets_its_own_units() -> None:
     assert {name.removesuffix("_ms") for name in limits} == set(Limits.model_fields)
     assert options["max_memory"] == 1 << 20
     assert options["guests"] == {"uids": [0], "gids": None}
-    assert options["keyspaces"] == [{"prefix": "s/", "writes": "immutable", "ttl_ms": 1, "max_memory": 1000}]
+    shared = {"copies": 0, "write_acks": "quorum", "read_acks": "one", "datagram": False}
+    assert options["keyspaces"] == [
+        {"prefix": "s/", "writes": "immutable", "ttl_ms": 1, "max_memory": 1000} | shared,
+        {"prefix": "", "writes": "versioned", "ttl_ms": None, "max_memory": 0} | shared,
+    ]
     assert options["password"] is None
+    assert options["cluster"] is None
 
 
 @pytest.mark.parametrize(
-    "name", ["name", "reactors", "limits", "guests", "keyspaces", "max_memory", "password"]
+    "name", ["name", "reactors", "limits", "guests", "keyspaces", "max_memory", "password", "cluster"]
 )
 def test_the_engine_misses_what_it_needs(name: str) -> None:
     """Configuration and engine cannot drift apart unseen."""

@@ -11,8 +11,9 @@ from nacl.bindings import crypto_scalarmult_base
 from nacl.signing import SigningKey, VerifyKey
 
 from turbopump.cli import cli
+from turbopump.config import PublicKey, Secrets, load, parse
 from turbopump.errors import ConfigError
-from turbopump.keys import FILE_BYTES_MAX, ClusterSecret, NodeKey, PublicKey
+from turbopump.keys import FILE_BYTES_MAX, ClusterSecret, NodeKey, identify, mistakes, own_name
 
 
 @pytest.fixture
@@ -147,3 +148,118 @@ def test_keygen(path: Path) -> None:
     result = CliRunner().invoke(cli, ["keygen", "--cluster", "--json", str(secret)])
     assert json.loads(result.output) == {"file": str(secret), "public_key": None}
     assert len(ClusterSecret.load(secret).secret) == 32
+
+
+class Box:
+    """A box with a cluster's file, on which keys can be put.
+
+    Attributes:
+        keys: Of a, b and c.
+        config: The file, read.
+    """
+
+    def __init__(self, folder: Path, **cluster: str) -> None:
+        self._folder = folder
+        self.keys = {name: NodeKey.generate() for name in "abc"}
+        members = [
+            {"name": name, "address": f"10.0.0.{index + 1}", "public_key": str(key.public_key)}
+            for index, (name, key) in enumerate(self.keys.items())
+        ]
+        (folder / "cluster.json").write_text(json.dumps({"cluster": cluster, "members": members}))
+        (folder / "keys").mkdir()
+        self.config = load(folder / "cluster.json")
+        self.secret = ClusterSecret.generate()
+        self.secret.save(folder / "cluster.secret")
+
+    def put(self, key: NodeKey, path: str) -> Path:
+        """Puts a key where the file is."""
+        key.save(self._folder / path)
+        return self._folder / path
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    """One with nobody's key."""
+    return Box(tmp_path)
+
+
+def test_a_node_is_the_member_whose_key_it_has(box: Box) -> None:
+    """The file is the same everywhere; a name is not needed, but must agree with the key."""
+    box.put(box.keys["b"], "keys/b.key")
+    secrets = identify(box.config)
+
+    assert secrets == Secrets("b", box.keys["b"].transport, box.secret.secret)
+    assert identify(box.config, "b") == secrets
+    assert own_name(box.config) == "b"
+    assert mistakes(box.config) == []
+    with pytest.raises(ConfigError, match=r"a\.key, a node key, cannot be read: No such file"):
+        identify(box.config, "a")
+    with pytest.raises(ConfigError, match="no member is called 'z'"):
+        identify(box.config, "z")
+
+
+def test_one_path_for_all(tmp_path: Path) -> None:
+    """Without {name} in it the key alone tells, even against a name."""
+    box = Box(tmp_path, key="node.key")
+    box.put(box.keys["c"], "node.key")
+
+    assert own_name(box.config) == "c"
+    with pytest.raises(ConfigError, match=r"node\.key is the key of c, not of a"):
+        identify(box.config, "a")
+
+
+def test_keys_of_several_members_on_one_box(box: Box) -> None:
+    """Then a name is needed."""
+    for name in "ab":
+        box.put(box.keys[name], f"keys/{name}.key")
+
+    with pytest.raises(ConfigError, match="the keys of a, b are here: say which to be with --node"):
+        own_name(box.config)
+    assert own_name(box.config, "a") == "a"
+    assert mistakes(box.config) == []
+
+
+def test_no_key_at_all(box: Box) -> None:
+    """A node cannot start; a file may be checked anywhere."""
+    with pytest.raises(ConfigError, match=r"no private key of a member is here.*keys/a\.key"):
+        identify(box.config)
+    assert mistakes(box.config) == []
+    [problem] = mistakes(box.config, "b")
+    assert "b.key, a node key, cannot be read" in problem
+
+
+def test_every_mistake_with_secrets_is_found(box: Box, tmp_path: Path) -> None:
+    """A stranger's key, a key in another's place, a file that others may read, a secret that is missing."""
+    stranger = NodeKey.generate()
+    box.put(stranger, "keys/a.key")
+    box.put(box.keys["c"], "keys/b.key")
+    box.put(box.keys["c"], "keys/c.key").chmod(0o640)
+    (tmp_path / "cluster.secret").unlink()
+    found = mistakes(box.config, "a")
+
+    assert [next(word for word in WORDS if word in problem) for problem in found] == WORDS
+    assert str(stranger.public_key) in found[0]
+
+
+WORDS = [
+    "is the key of no member",
+    "is the key of c, not of b",
+    "chmod 600",
+    "cluster.secret, a cluster secret",
+]
+
+
+def test_the_secret_is_guarded_too(box: Box, tmp_path: Path) -> None:
+    """As a key is, on a box without keys too."""
+    (tmp_path / "cluster.secret").chmod(0o644)
+
+    [problem] = mistakes(box.config)
+    assert "chmod 600" in problem
+
+
+def test_a_node_alone_has_no_keys() -> None:
+    """And its name is in the file."""
+    assert own_name(parse({"members": [{"name": "alone"}]})) == "alone"
+    assert mistakes(parse({})) == []
+    with pytest.raises(ConfigError, match="cluster: missing"):
+        identify(parse({}))

@@ -63,6 +63,77 @@ def test_no_more_moves_than_must(before: list[str], after: list[str]) -> None:
     assert Ring(after, copies=1, before=second) == second
 
 
+weighted = st.dictionaries(
+    st.text("abcdefgh", min_size=1, max_size=3), st.integers(0, 5), min_size=1, max_size=10
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(weighted, st.integers(1, 3))
+def test_a_member_keeps_its_share(members: dict[str, int], copies: int) -> None:
+    """By its weight, as far as a slot's copies are on different members; weight 0 keeps none."""
+    keepers = {name: weight for name, weight in members.items() if weight}
+    if len(keepers) < copies:
+        with pytest.raises(ValueError, match="no member has a weight" if not keepers else "copies need"):
+            Ring(members, copies=copies)
+        return
+    loads = Ring(members, copies=copies).loads()
+    assert set(loads) == set(members)
+    assert sum(kept for kept, _ in loads.values()) == copies * SLOTS
+    assert sum(first for _, first in loads.values()) == SLOTS
+    for name, (kept, first) in loads.items():
+        assert first <= kept <= SLOTS
+        assert (kept == 0) == (members[name] == 0)
+    free = sorted((keepers[name], loads[name][0]) for name in keepers if loads[name][0] < SLOTS)
+    # Those who could keep more have as much for each unit of weight, but for rounding.
+    units = [kept / weight for weight, kept in free]
+    assert not units or max(units) - min(units) <= 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(names, st.integers(1, 3), st.data())
+def test_a_zone_has_no_more_copies_than_it_must(members: list[str], copies: int, data: st.DataObject) -> None:
+    """With as many zones as copies, or more, each that is large enough takes one of a slot."""
+    zones = {name: data.draw(st.sampled_from(["east", "west", "north"]), name) for name in members}
+    sizes = Counter(zones.values())
+    if len(members) < copies:
+        return
+    table = slots(Ring(members, copies=copies, zones=zones))
+    for owners in table:
+        found = Counter(zones[name] for name in owners)
+        assert len(found) == min(copies, len(sizes))
+
+
+@settings(max_examples=10, deadline=None)
+@given(names, st.integers(1, 3), st.data())
+def test_a_change_moves_little_and_heals(members: list[str], copies: int, data: st.DataObject) -> None:
+    """With several copies too: within 1% of the least, as even as a new ring, and as the plan tells it."""
+    if len(members) < copies + 1:
+        return
+    gone = data.draw(st.sampled_from(members), "gone")
+    left = [name for name in members if name != gone]
+    first = Ring(members, copies=copies)
+    second = Ring(left, copies=copies, before=first)
+    plan = second.plan(first)
+    tables = list(zip(slots(first), slots(second), strict=True))
+    moves = sum(len(set(new) - set(old)) for old, new in tables)
+    assert plan["moves"] == moves
+    assert plan["bound"] <= moves <= plan["bound"] * 1.01 + 1
+    kept = [kept for kept, _ in second.loads().values()]
+    assert max(kept) - min(kept) <= 1
+    assert second == Ring(reversed(left), copies=copies, before=first)
+
+
+@settings(max_examples=20, deadline=None)
+@given(names, st.binary(max_size=20), st.binary(max_size=10))
+def test_keys_of_one_tag_are_together(members: list[str], key: bytes, tag: bytes) -> None:
+    """On every ring: whatever stands around the tag; and a key is on the members of its slot."""
+    ring = Ring(members, copies=1)
+    assert ring.owners(key) == ring.owners_of_slot(key_slot(key))
+    if tag and b"}" not in tag and b"{" not in key:
+        assert ring.owners(key + b"{" + tag + b"}") == ring.owners(b"{" + tag + b"}" + key)
+
+
 def test_weights_and_zones() -> None:
     """A member of twice the weight keeps twice as much; a zone that is lost takes one copy only."""
     ring = Ring({"a": 1, "b": 2, "c": 3, "d": 0}, copies=1)

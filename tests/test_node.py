@@ -23,7 +23,9 @@ from turbopump import (
     UnavailableError,
 )
 from turbopump._native import Asked, Drained, Engine, Failed, Logged
-from turbopump.config import parse
+from turbopump.config import load, parse
+from turbopump.directory import Plan, make
+from turbopump.keys import NodeKey
 from wire import once
 
 
@@ -100,6 +102,25 @@ async def test_a_private_node_needs_nothing() -> None:
         assert not await node.exists("other")
         assert len(version) == 33
         assert node.addresses == []
+
+
+async def test_a_node_of_a_cluster_reads_its_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """When it is made: which member it is depends on them. The engine gets them once it starts."""
+    make(tmp_path, Plan(3))
+    config = load(tmp_path / "cluster.json")
+    with pytest.raises(ConfigError, match="the keys of a, b, c are here"):
+        Node(config)
+    for name in "ac":
+        (tmp_path / "keys" / f"{name}.key").unlink()
+    node, made = recorded(monkeypatch, config)
+    assert node.member.name == "b"
+
+    async with node:
+        cluster = cast("dict[str, Any]", made[0].options["cluster"])
+        assert cluster["me"] == 1
+        assert cluster["transport_key"] == NodeKey.load(tmp_path / "keys" / "b.key").transport
+        assert [member["name"] for member in cluster["members"]] == ["a", "b", "c"]
+        made[0].say(EVENTS["Drained"](0, 0))
 
 
 async def test_an_entry_has_its_version_and_expiry() -> None:

@@ -135,7 +135,7 @@ def test_a_wrong_configuration_starts_nothing(serve: Serve) -> None:
     assert served.ended() == 2
     assert served.text().splitlines() == [
         "turbopump: limits.max_key = 0: write 1 or more",
-        "turbopump: colour: unknown field; there is members, keyspaces, limits, log, drain_seconds",
+        "turbopump: colour: unknown field; did you mean cluster?",
     ]
 
 

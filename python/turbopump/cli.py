@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -33,12 +34,15 @@ EXIT_CODES: dict[type[TurbopumpError], int] = {
     UnavailableError: 4,
 }
 SOCKET_PATH = "/tmp/turbopump"  # noqa: S108 - where a node listens unless told otherwise
+SYNC_SECONDS = 60.0  # a blank node of a million keys takes ten
+SYNC_LOOK_SECONDS = 0.05
 LONG_BYTES = 8 * 1024 * 1024  # above this, sending takes long enough to watch
 
 click.rich_click.OPTIONS_PANEL_TITLE = "Options"
 click.rich_click.COMMAND_GROUPS = {
     "turbopump": [
-        {"name": "Run a node", "commands": ["serve", "check", "schema", "keygen"]},
+        {"name": "Run a node", "commands": ["serve", "check", "schema"]},
+        {"name": "Run a cluster", "commands": ["init", "keygen", "ring", "sync"]},
         {"name": "Use a node", "commands": ["get", "put", "delete", "list", "status", "bench"]},
         {"name": "Between boxes", "commands": ["transfer"]},
         {"name": "This program", "commands": ["version", "completion"]},
@@ -103,37 +107,38 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--socket", metavar="PATH", help="Listen here instead of where the file says.")
-@click.option("--node", metavar="NAME", help="Which member of the file to be, if it has several.")
+@click.option("--node", metavar="NAME", help="Which member of the file to be, where its key does not tell.")
 @click.pass_context
 def serve(context: click.Context, file: Path | None, socket: str | None, node: str | None) -> None:
     """Run a node until SIGTERM.
 
-    Without FILE: one node, everything in memory, on /tmp/turbopump. SIGTERM or Ctrl-C answers what was
-    accepted and ends with 0; a second one, or `drain_seconds`, ends at once with 1.
+    Without FILE: one node, everything in memory, on /tmp/turbopump. With the file of a cluster a node is the
+    member whose private key it finds. SIGTERM or Ctrl-C answers what was accepted and ends with 0; a second
+    one, or `drain_seconds`, ends at once with 1.
     """
+    from turbopump.keys import own_name
     from turbopump.serve import run
 
     config = _load(file)
     if socket is not None:
-        config = config.with_socket(socket, node)
+        config = config.with_socket(socket, own_name(config, node))
     context.exit(run(config, node))
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--node", metavar="NAME", help="Check also that there is this member.")
+@click.option(
+    "--node", metavar="NAME", help="Check also that there is this member, and that its key is here."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print an object: valid, problems.")
 @click.pass_context
 def check(context: click.Context, file: Path, node: str | None, *, as_json: bool) -> None:
     """Check a configuration file without starting anything.
 
-    Every problem is a line: the field, its value, and what to do.
+    Every problem is a line: the field, its value, and what to do. Of a cluster, names are resolved (nothing
+    is sent to them), and the keys that are on this box are looked at.
     """
-    problems: list[str] = []
-    try:
-        _load(file).member(node)
-    except ConfigError as error:
-        problems = list(error.problems)
+    problems = _problems(file, node)
     if as_json:
         click.echo(json.dumps({"valid": not problems, "problems": problems}, indent=2))
     else:
@@ -169,6 +174,104 @@ def keygen(file: Path, *, cluster: bool, as_json: bool) -> None:
         click.echo(json.dumps({"file": str(file), "public_key": public}))
     elif public is not None:
         click.echo(public)
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--nodes", type=click.IntRange(1, 1024), default=3, help="How many nodes.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Where a node is, an IP address or a name; give it once for each node, or once for all of them. "
+    "Without it all are on this box.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=1593,
+    help="UDP port of the (first) node; further ones on a box follow.",
+)
+@click.option(
+    "--tcp-port",
+    type=click.IntRange(0, 65535),
+    default=1592,
+    help="TCP port for Redis clients of the (first) node, if it is on loopback; 0: none.",
+)
+@click.option(
+    "--placement",
+    type=click.Choice(["clone", "partition"]),
+    default="clone",
+    help="Every key on every node, or on some.",
+)
+@click.option(
+    "--copies", type=click.IntRange(1, 16), help="Nodes that keep each key of a partition; 3 unless given."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object: file, members.")
+def init(directory: Path, *, nodes: int, hosts: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Make the directory of a new cluster: its file, a key for each node, and the secret that all share.
+
+    Prints what to do next. Nothing that is there is overwritten.
+    """
+    from turbopump.directory import FILE, Plan, make, next_steps
+
+    tcp_port = options.pop("tcp_port") or None
+    config = make(directory, Plan(nodes, hosts or ("127.0.0.1",), tcp_port=tcp_port, **options))
+    if as_json:
+        members = [{"name": member.name, "address": member.address} for member in config.members]
+        click.echo(json.dumps({"file": str(directory / FILE), "members": members}, indent=2))
+    else:
+        click.echo(next_steps(directory, config), nl=False)
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path), default="cluster.json")
+@click.option(
+    "--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw the circle of slots there."
+)
+@click.option("--key", metavar="KEY", help="Tell who keeps this key, and show the ring of its keyspace.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object with all figures.")
+def ring(config: Path, svg: Path | None, key: str | None, *, as_json: bool) -> None:
+    """Show who keeps which part of the keys, as the file CONFIG has it.
+
+    No node is asked: all compute the same from the same file.
+    """
+    from turbopump.membership import Topology, drawn_ring, ring_report, ring_table
+
+    report = ring_report(topology := Topology(_load(config)), key)
+    if svg is not None:
+        try:
+            svg.write_text(drawn_ring(topology, report, key), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError([f"{svg} cannot be written: {error.strerror}"]) from error
+    click.echo(json.dumps(report, indent=2) if as_json else ring_table(report))
+
+
+@cli.command()
+@click.option("--wait/--no-wait", default=True, help="Wait until each peer that answers has been compared.")
+@click.option("--json", "as_json", is_flag=True, help="Print the peers as a list of objects.")
+@with_client
+def sync(client: "Client", *, wait: bool, as_json: bool) -> None:
+    """Compare a node with its peers now, and show what was found.
+
+    Nodes do it by themselves, every `sync_seconds`; this is for who does not want to wait.
+    """
+    from turbopump.membership import peers_table, rounds, were_compared
+
+    before = rounds(client.status())
+    said = client.sync()
+    deadline = time.monotonic() + SYNC_SECONDS
+    found = client.status()
+    while wait and not were_compared(before, found):
+        if time.monotonic() > deadline:
+            raise error_for(
+                "timeout", f"{said}, and some have not ended after {SYNC_SECONDS:g} s: see status"
+            )
+        time.sleep(SYNC_LOOK_SECONDS)
+        found = client.status()
+    peers = found.get("peers", [])
+    click.echo(json.dumps(peers, indent=2) if as_json else f"{said}\n\n{peers_table(peers)}")
 
 
 @cli.command()
@@ -254,14 +357,19 @@ def list_(client: "Client", prefix: str, limit: int | None, *, as_json: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as an object.")
 @with_client
 def status(client: "Client", *, as_json: bool) -> None:
-    """Tell how a node does."""
+    """Tell how a node does, and its peers."""
     found = client.status()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    peers = found.pop("peers", None)
     for name, value in found.items():
         shown = json.dumps(value) if isinstance(value, dict | list) else value
         click.echo(f"{name:<24} {shown}")
+    if peers:
+        from turbopump.membership import peers_table
+
+        click.echo(f"\n{peers_table(peers)}")
 
 
 @cli.command()
@@ -362,6 +470,25 @@ def _load(file: Path | None) -> "Config":
     from turbopump.config import Config, load
 
     return Config() if file is None else load(file)
+
+
+def _problems(file: Path, node: str | None) -> list[str]:
+    """What is wrong with a file, with its names, and with the secrets on this box; all of it, if possible."""
+    from turbopump.config import resolved
+    from turbopump.keys import mistakes
+
+    try:
+        config = _load(file)
+        if node is not None or config.cluster is None:
+            config.member(node)
+    except ConfigError as error:
+        return list(error.problems)
+    problems = mistakes(config, node)
+    try:
+        resolved(config)
+    except ConfigError as error:
+        problems = [*error.problems, *problems]
+    return problems
 
 
 @cli.group()

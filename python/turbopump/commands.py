@@ -1,6 +1,7 @@
 """The cold commands: what a node says about itself. Not the keys: those never leave the engine's threads.
 
-Each takes what followed its name and answers a value; each protocol puts the value in its own words.
+Each takes what followed its name and answers a value; each protocol puts the value in its own words. What a
+node says of the others is in `membership`.
 """
 
 import json
@@ -13,7 +14,6 @@ from turbopump._native import build_info
 from turbopump.config import Config, Member
 from turbopump.errors import error_for
 
-SLOT_LAST = 16383
 REDIS_VERSION = "7.2.0"  # Redis clients and monitors choose their commands by it: those we follow are of 7.2
 
 Reply: TypeAlias = "bool | int | str | bytes | list[Reply] | dict[str, Reply] | None"
@@ -45,6 +45,7 @@ class Commands:
         state: Callable[[], str],
         addresses: Callable[[], list[str]],
         uptime: Callable[[], float],
+        cluster: Callable[[], Section],
         shut_down: Callable[[], None] | None,
     ) -> None:
         """Commands that answer for a node.
@@ -56,6 +57,7 @@ class Commands:
             state: Tells `starting`, `running` or `stopping`.
             addresses: Tells where clients find the node.
             uptime: Tells for how many seconds the node has been there.
+            cluster: Tells what a status says of the other nodes; nothing where there are none.
             shut_down: Begins to stop the node; None where clients may not.
         """
         self._config = config
@@ -64,6 +66,7 @@ class Commands:
         self._state = state
         self._addresses = addresses
         self._uptime = uptime
+        self._cluster = cluster
         self._shut_down = shut_down
 
     def table(self) -> dict[str, Callable[[list[bytes]], Awaitable[Reply]]]:
@@ -72,20 +75,10 @@ class Commands:
             "client": self.client,
             "config": self.config,
             "info": self.info,
-            "membership": self.membership,
-            "ring": self.ring,
             "shutdown": self.shutdown,
             "state": self.state,
             "status": self.status,
         }
-
-    async def membership(self, _args: list[bytes]) -> Reply:
-        """The nodes, a line each: name, state, and where clients find it."""
-        return " ".join([self._member.name, "alive", *self._addresses()])
-
-    async def ring(self, _args: list[bytes]) -> Reply:
-        """Which node has which slots, a line for each range."""
-        return f"0-{SLOT_LAST} {self._member.name}"
 
     async def state(self, _args: list[bytes]) -> Reply:
         """One word: starting, running or stopping."""
@@ -101,7 +94,7 @@ class Commands:
             "uptime_seconds": round(self._uptime(), 3),
             "build": build_info(),
         }
-        return json.dumps(about | self._engine.stats(), indent=2)
+        return json.dumps(about | self._engine.stats() | dict(self._cluster()), indent=2)
 
     async def info(self, args: list[bytes]) -> Reply:
         """Redis's INFO: sections of name:value lines, all of them or those asked for."""
@@ -170,7 +163,7 @@ class Commands:
         return {
             "Server": {
                 "redis_version": REDIS_VERSION,
-                "redis_mode": "standalone",
+                "redis_mode": "standalone" if self._config.cluster is None else "cluster",
                 "turbopump_version": build["version"],
                 "turbopump_git": build["git"],
                 "process_id": os.getpid(),
@@ -193,7 +186,7 @@ class Commands:
                 "evicted_keys": 0,
             },
             "Replication": {"role": "master", "connected_slaves": 0},
-            "Cluster": {"cluster_enabled": 0},
+            "Cluster": {"cluster_enabled": int(self._config.cluster is not None)},
             "Keyspace": {"db0": f"keys={stats['keys']},expires={stats['expiring']},avg_ttl=0"},
         }
 

@@ -6,48 +6,25 @@ for what it sends (RFC 7748). The cluster shares one more secret: who only knows
 """
 
 import base64
-import binascii
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
+from turbopump.config import Cluster, Config, Member, PublicKey, Secrets
+from turbopump.config.public_key import KEY_BYTES, decoded
 from turbopump.errors import ConfigError
 
-KEY_BYTES: Final = 32
 FILE_BYTES_MAX: Final = 4096
 """A file of keys has some hundred bytes: what is larger is something else, and is not read whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """What others know a node by: one text of 86 characters, in the configuration of every member."""
-
-    identity: bytes
-    """Ed25519, 32 bytes: the node's name for good."""
-    transport: bytes
-    """X25519, 32 bytes: what packets to the node are sealed for."""
-
-    def __str__(self) -> str:
-        return base64.urlsafe_b64encode(self.identity + self.transport).rstrip(b"=").decode()
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The key that `str` wrote.
-
-        Raises:
-            ValueError: It is none; the message says what to write.
-        """
-        both = _decoded(text)
-        if both is None or len(both) != 2 * KEY_BYTES:
-            raise ValueError("write the public key of 86 characters that `turbopump keygen` printed")
-        return cls(both[:KEY_BYTES], both[KEY_BYTES:])
+SHOWN_MAX: Final = 3  # paths that a message names: enough to see where keys are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +98,108 @@ class ClusterSecret:
         return cls(**_load(path, "cluster secret", ("secret",)))
 
 
-def _decoded(text: object) -> bytes | None:
-    if not isinstance(text, str):
-        return None
+def identify(config: Config, name: str | None = None) -> Secrets:
+    """Finds which member of a cluster this node is, by the private keys that it can read.
+
+    Args:
+        config: The whole configuration; it has a cluster section.
+        name: The member that it is to be; needed only where there are the keys of several.
+
+    Raises:
+        ConfigError: There is no key of that member, or of any; or of several, and none was named. Or a file
+            is no key, or others may read it.
+    """
+    key, member = _own(config, name)
+    secret = ClusterSecret.load(_cluster(config).secret_file(member.name))
+    return Secrets(member.name, key.transport, secret.secret)
+
+
+def own_name(config: Config, name: str | None = None) -> str:
+    """The name of the member that this node is, with or without a cluster.
+
+    Raises:
+        ConfigError: As `identify`, and `Config.member` for a node alone.
+    """
+    return config.member(name).name if config.cluster is None else _own(config, name)[1].name
+
+
+def mistakes(config: Config, name: str | None = None) -> list[str]:
+    """What is wrong with the secrets of a cluster that are on this box. Those of other boxes are not missed.
+
+    Args:
+        config: The whole configuration.
+        name: The member whose key has to be here; None for none.
+    """
+    if config.cluster is None:
+        return []
+    files = _files(config)
+    here = [path for path in files if path.exists()]
+    found: list[str] = []
+    for path in here:
+        found += _problems(partial(_keyed, config, path, files[path]))
+    if name is not None:
+        found += _problems(partial(_own, config, name))
+    secrets = sorted({config.cluster.secret_file(member.name) for member in config.members})
+    there = [path for path in secrets if path.exists()]
+    for path in there or secrets[: len(here)]:  # a node that has its key needs one
+        found += _problems(partial(ClusterSecret.load, path))
+    return list(dict.fromkeys(found))
+
+
+def _problems(check: Callable[[], object]) -> Sequence[str]:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        return None
+        check()
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _cluster(config: Config) -> Cluster:
+    if config.cluster is None:
+        raise ConfigError(["cluster: missing; a node alone has no keys"])
+    return config.cluster
+
+
+def _files(config: Config) -> dict[Path, list[Member]]:
+    """Where keys may be, each with the members whose key it may be."""
+    files: dict[Path, list[Member]] = {}
+    for member in config.members:
+        files.setdefault(_cluster(config).key_file(member.name), []).append(member)
+    return files
+
+
+def _own(config: Config, name: str | None) -> tuple[NodeKey, Member]:
+    """The key that makes this node a member, and the member."""
+    files = _files(config)
+    if name is not None:
+        member = config.member(name)
+        path = _cluster(config).key_file(name)
+        return _keyed(config, path, [member])
+    here = [path for path in files if os.access(path, os.R_OK)] or [path for path in files if path.exists()]
+    if not here:
+        places = ", ".join(map(str, list(files)[:SHOWN_MAX])) + (", ..." if len(files) > SHOWN_MAX else "")
+        raise ConfigError(
+            [f"no private key of a member is here: put this node's where the file says ({places})"]
+        )
+    found = {member.name: (key, member) for key, member in (_keyed(config, p, files[p]) for p in here)}
+    if len(found) > 1:
+        raise ConfigError([f"the keys of {', '.join(found)} are here: say which to be with --node NAME"])
+    return next(iter(found.values()))
+
+
+def _keyed(config: Config, path: Path, expected: Sequence[Member]) -> tuple[NodeKey, Member]:
+    """The key in a file and the member that it makes, which has to be one of those expected."""
+    key = NodeKey.load(path)
+    public = str(key.public_key)
+    owner = next((member for member in config.members if member.public_key == public), None)
+    if owner is None:
+        raise ConfigError(
+            [f"{path} is the key of no member: write its public key into the file, {public}, or replace it"]
+        )
+    if owner not in expected:
+        names = " or ".join(member.name for member in expected)
+        raise ConfigError([f"{path} is the key of {owner.name}, not of {names}: put each where it belongs"])
+    return key, owner
 
 
 def _save(path: Path, kind: str, keys: Mapping[str, bytes]) -> None:
@@ -170,7 +242,7 @@ def _load(path: Path, kind: str, names: tuple[str, ...]) -> dict[str, bytes]:
         raise wrong from None
     if not isinstance(fields, dict) or fields.pop("turbopump", None) != kind or set(fields) != set(names):
         raise wrong
-    keys = {name: _decoded(text) for name, text in fields.items()}
+    keys = {name: decoded(text) for name, text in fields.items()}
     found = {name: key for name, key in keys.items() if key is not None and len(key) == KEY_BYTES}
     if len(found) != len(names):
         raise wrong

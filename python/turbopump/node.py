@@ -12,6 +12,8 @@ from turbopump._native import Appeared, Asked, Drained, Engine, Entry, Failed, L
 from turbopump.commands import Commands
 from turbopump.config import Config, engine_options
 from turbopump.errors import ConfigError, TurbopumpError, error_for
+from turbopump.keys import identify
+from turbopump.membership import Membership
 from turbopump.server import Server
 
 SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
@@ -53,16 +55,18 @@ class Node:
 
         Args:
             config: By default one node that keeps everything in memory, without a limit.
-            name: Which member of the configuration it is; None where there is only one.
+            name: Which member of the configuration it is; None where there is only one, and in a cluster,
+                where its private key tells.
             listen: Whether clients are served, on the sockets that the configuration names.
             on_shutdown: Called when a client sends SHUTDOWN; without it that is refused.
             engine: Makes the engine; tests give one that records.
 
         Raises:
-            ConfigError: The configuration has no such member.
+            ConfigError: The configuration has no such member, or a key of the cluster is missing or wrong.
         """
         self.config = config or Config()
-        self.member = self.config.member(name)
+        self._secrets = identify(self.config, name) if self.config.cluster else None
+        self.member = self.config.member(self._secrets.member if self._secrets else name)
         self.state: State = "new"
         self.addresses: Sequence[str] = ()
         self.drained: Drained | None = None
@@ -78,7 +82,8 @@ class Node:
         """Starts the node.
 
         Raises:
-            ConfigError: A socket cannot be bound, or the engine refuses an option.
+            ConfigError: A socket cannot be bound, a member's name has no address, or the engine refuses an
+                option.
             RuntimeError: It was started before.
         """
         if self.state != "new":
@@ -86,7 +91,7 @@ class Node:
         self.state = "starting"
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._start()
+        self._start(await self._options())
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         self.state = "running"
@@ -247,13 +252,26 @@ class Node:
         """Counters since the start and gauges of now, by name."""
         return self._engine.stats()
 
-    def _start(self) -> None:
+    async def _options(self) -> dict[str, object]:
+        """The engine's. Names of other boxes are looked up meanwhile, which may take seconds."""
+        if self._secrets is None:
+            return engine_options(self.config, self.member)
+        return await asyncio.to_thread(engine_options, self.config, self.member, self._secrets)
+
+    def _start(self, options: dict[str, object]) -> None:
         """Everything that may fail, and nothing that waits: so nothing is half started."""
         try:
-            engine = self._make_engine(engine_options(self.config, self.member))
+            engine = self._make_engine(options)
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         born = time.monotonic()
+        membership = Membership(
+            self.config,
+            self.member,
+            engine,
+            addresses=lambda: list(self.addresses),
+            sync=getattr(engine, "sync", None),
+        )
         commands = Commands(
             self.config,
             self.member,
@@ -261,9 +279,11 @@ class Node:
             state=lambda: self.state,
             addresses=lambda: list(self.addresses),
             uptime=lambda: time.monotonic() - born,
+            cluster=membership.status,
             shut_down=self._on_shutdown,
         )
-        self._server = Server(self.member, engine, commands.table(), log.logger("turbopump.server"))
+        table = commands.table() | membership.table()
+        self._server = Server(self.member, engine, table, log.logger("turbopump.server"))
         try:
             engine.start()
             if self._listen:

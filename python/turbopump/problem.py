@@ -33,6 +33,18 @@ _FIXES: Mapping[str, str] = {
 }
 
 
+class DisagreementError(ValueError):
+    """Several things that are wrong between the fields of a model, each a line already.
+
+    Attributes:
+        lines: They name their fields by themselves.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
+
+
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line for each thing that is wrong.
 
@@ -40,7 +52,7 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
         error: What pydantic found.
         model: What it checked.
     """
-    return [_line(details, model) for details in error.errors(include_url=False)]
+    return [line for details in error.errors(include_url=False) for line in _lines(details, model)]
 
 
 def one_of(wrong: str | None, right: Iterable[str]) -> str:
@@ -48,6 +60,11 @@ def one_of(wrong: str | None, right: Iterable[str]) -> str:
     known = list(right)
     close = get_close_matches(wrong or "", known, n=1)
     return f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
+
+
+def _lines(details: ErrorDetails, model: type[BaseModel]) -> Sequence[str]:
+    found = details.get("ctx", {}).get("error")
+    return found.lines if isinstance(found, DisagreementError) else [_line(details, model)]
 
 
 def _line(details: ErrorDetails, model: type[BaseModel]) -> str:

@@ -22,7 +22,7 @@ def run(config: Config, name: str | None = None) -> int:
 
     Args:
         config: The whole configuration.
-        name: Which member of it to be; None where there is only one.
+        name: Which member of it to be; None where there is only one, or where its key tells.
 
     Returns:
         The exit code: 0 when every client got its answers, 1 otherwise.
@@ -50,7 +50,7 @@ async def _serve(config: Config, name: str | None) -> int:
         asyncio.get_running_loop().add_signal_handler(number, signalled)
     async with node:
         notify.ready(f"serving on {' and '.join(node.addresses)}")
-        _log.info("ready", node=node.member.name)
+        _log.info("ready", node=node.member.name, members=len(config.members))
         await stop.wait()
         notify.stopping("answering what was accepted")
         _log.info("draining", seconds=config.drain_seconds)

@@ -347,6 +347,10 @@ class AsyncClient:
         """How the node does: name, state, addresses, build, counters."""
         return await self._run(call.status())
 
+    async def sync(self) -> str:
+        """Has the node compare what it holds with its peers now, as `Client.sync`."""
+        return await self._run(call.sync())
+
     async def ping(self) -> None:
         """Returns if the node answers."""
         await self._run(call.ping())

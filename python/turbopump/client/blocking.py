@@ -380,6 +380,17 @@ class Client:
         """How the node does: name, state, addresses, build, counters."""
         return self._run(call.status())
 
+    def sync(self) -> str:
+        """Has the node compare what it holds with its peers now, and not when it is time. Returns at once.
+
+        Returns:
+            With how many it compares, in words.
+
+        Raises:
+            DeniedError: It is a node alone.
+        """
+        return self._run(call.sync())
+
     def ping(self) -> None:
         """Returns if the node answers."""
         self._run(call.ping())

@@ -143,6 +143,11 @@ def status() -> Call[dict[str, Any]]:
     return Call("status", {}, lambda answer: json.loads(answer.body))
 
 
+def sync() -> Call[str]:
+    """Has the node compare with its peers now."""
+    return Call("sync", {}, lambda answer: answer.body.decode())
+
+
 def ping() -> Call[None]:
     """Whether the node answers."""
     return Call("ping", {}, lambda _answer: None)

@@ -1,0 +1,82 @@
+"""What clients may take, each limit with its default and its reason."""
+
+from pydantic import Field
+
+from turbopump.config.section import Section, Size
+
+
+class Limits(Section):
+    """What clients may take. At a limit they get a typed error, and nothing acknowledged is lost."""
+
+    max_key: int = Field(
+        default=4096,
+        ge=1,
+        le=65535,
+        description="Bytes of a key. Keys live in memory on every replica and travel in every exchange.",
+    )
+    max_value: Size = Field(
+        default=1 << 30,
+        ge=1,
+        le=1 << 40,
+        description="Bytes of a value. Each is held in memory whole, and once more while it is replaced.",
+    )
+    max_line: Size = Field(
+        default=1 << 20,
+        ge=1024,
+        le=1 << 30,
+        description="Bytes of a command line, and of a value sent without its length: both are kept whole.",
+    )
+    max_request: Size = Field(
+        default=1 << 24,
+        ge=1024,
+        le=1 << 32,
+        description="Bytes of one command, large values aside: it is kept until it is whole.",
+    )
+    max_args: int = Field(
+        default=1 << 20,
+        ge=16,
+        le=1 << 24,
+        description="Arguments of one Redis command; Redis's own limit, which large MSETs rely on.",
+    )
+    max_connections: int = Field(
+        default=16_384,
+        ge=1,
+        le=1 << 20,
+        description="Client connections. Each takes a descriptor: the hard `ulimit -n` must be higher.",
+    )
+    max_keys: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=1 << 32,
+        description="Keys that one Redis KEYS may answer. Its reply is made whole; SCAN has no such limit.",
+    )
+    max_output: Size = Field(
+        default=1 << 20,
+        ge=4096,
+        le=1 << 30,
+        description="Bytes of replies a client may leave unread before its next command waits.",
+    )
+    max_events: int = Field(
+        default=10_000,
+        ge=16,
+        le=1 << 20,
+        description="Events that may wait for Python. Then logs are dropped, and cold commands refused.",
+    )
+    max_waits: int = Field(
+        default=10_000,
+        ge=0,
+        le=1 << 20,
+        description="Clients that may wait for a key to appear; each is looked at when its key is written.",
+    )
+    max_wait: float = Field(
+        default=3600,
+        gt=0,
+        le=10**7,
+        description="Seconds that a client may wait for a key: one that vanished is not kept for ever.",
+    )
+    read_buffer: Size = Field(
+        default=1 << 16,
+        ge=4096,
+        le=1 << 24,
+        description="Bytes each reactor reads at once. 64 KiB holds a deep pipeline and stays in the cache.",
+    )

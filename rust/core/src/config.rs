@@ -1,5 +1,7 @@
 //! The limits a replica keeps. Not their reasons: `turbopump/config.py` owns names, defaults and reasons.
 
+use crate::feed::FeedLimits;
+
 /// What one client, or all of them together, may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -21,6 +23,8 @@ pub struct Limits {
     pub waits_max: usize,
     /// Milliseconds a client may wait for a key.
     pub wait_ms_max: u64,
+    /// What the feed of changes keeps to.
+    pub feed: FeedLimits,
 }
 
 impl Limits {
@@ -51,6 +55,7 @@ impl Default for Limits {
             keys_max: 1_000_000,
             waits_max: 10_000,
             wait_ms_max: 3_600_000,
+            feed: FeedLimits::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod context;
 pub mod entry;
 pub mod error;
+pub mod feed;
 pub mod glob;
 pub mod job;
 pub mod keyspace;

@@ -8,6 +8,7 @@ use crate::blob::{BLOB_BYTES_MIN, Blob, BlobRef, Value};
 use crate::config::Limits;
 use crate::entry::{KEY_BYTES_MAX, View};
 use crate::error::Refusal;
+use crate::feed::{Feed, Kind};
 use crate::keyspace::Writes;
 use crate::outbox::Outbox;
 use crate::store::{Cell, Merged, Store};
@@ -202,13 +203,22 @@ pub struct Replica {
     stranger_limits: Arc<Limits>,
     counters: Arc<Counters>,
     outbox: Option<Arc<Outbox>>,
+    feed: Arc<Feed>,
 }
 
 impl Replica {
     /// A coordinator for one thread, with counters of its own.
     pub fn new(store: Arc<Store>, waits: Arc<Waits>, limits: Arc<Limits>) -> Self {
         let stranger_limits = Arc::new(limits.for_strangers());
-        Replica { store, waits, limits, stranger_limits, counters: Arc::default(), outbox: None }
+        Replica {
+            store,
+            waits,
+            limits,
+            stranger_limits,
+            counters: Arc::default(),
+            outbox: None,
+            feed: Arc::default(),
+        }
     }
 
     /// A coordinator for any number of threads.
@@ -219,6 +229,16 @@ impl Replica {
     /// The same coordinator, in a cluster.
     pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
         Replica { outbox: Some(outbox), ..self }
+    }
+
+    /// The same coordinator, with this feed of changes.
+    pub fn with_feed(self, feed: Arc<Feed>) -> Self {
+        Replica { feed, ..self }
+    }
+
+    /// What changed lately.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// The way to the other replicas; `None` on a single node.
@@ -487,6 +507,8 @@ impl Replica {
                 if let Some(outbox) = &self.outbox {
                     outbox.wrote(cell.key(), base);
                 }
+                let kind = if view.value.is_some() { Kind::Written } else { Kind::Deleted };
+                self.feed.note(kind, cell.key(), view.version, view.value.map_or(0, |value| value.len()));
                 Ok(())
             }
             Merged::Kept | Merged::Stale => Err(Refusal::Internal(format!(
@@ -494,6 +516,13 @@ impl Replica {
                 view.version
             ))),
         }
+    }
+
+    /// Drops some of what has passed, as `Store::collect`, and tells those who watch.
+    pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> (u64, usize) {
+        self.store.collect_each(cursor, limit, now_ms, |key, version, size| {
+            self.feed.note(Kind::Expired, key, version, size);
+        })
     }
 
     /// Gives what `key` is now a version above `watermark`, if it has one at or below it that is this node's.

@@ -8,6 +8,7 @@ use super::peer::Wait;
 use super::{Cluster, Urgency};
 use crate::blob::{Blob, Value};
 use crate::entry::View;
+use crate::feed::Kind;
 use crate::keyspace::Acks;
 use crate::message::{LargeEntry, Message, NotTaken};
 use crate::record;
@@ -43,7 +44,7 @@ pub fn pieces(blob: &std::sync::Arc<Blob>) -> impl Iterator<Item = Bytes> + use<
     (0..chunks).map(move |index| Bytes::from_owner(Chunk(std::sync::Arc::clone(&blob), index)))
 }
 
-fn outgoing(key: &[u8], view: &View<'_>, base: Version) -> Outgoing {
+fn outgoing(key: &[u8], view: &View<'_>, base: Option<Version>) -> Outgoing {
     match view.value {
         Some(Value::Blob(blob)) => {
             let blob = blob.share();
@@ -59,7 +60,7 @@ fn outgoing(key: &[u8], view: &View<'_>, base: Version) -> Outgoing {
         }
         _ => {
             let mut bytes = Vec::with_capacity(64 + key.len() + view.value.map_or(0, |value| value.len()));
-            record::encode(&mut bytes, key, view, Some(base));
+            record::encode(&mut bytes, key, view, base);
             Outgoing::Record(bytes)
         }
     }
@@ -74,7 +75,7 @@ impl Cluster {
             let needed = Routes::others_needed(acks, replicas.len());
             (waiter, self.await_write(waiter, needed, replicas.len()))
         });
-        let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, base)));
+        let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, Some(base))));
         let datagram = wait.is_none() && routes.rules(key).datagram;
         for &peer in replicas.iter().filter(|member| **member != me) {
             match &entry {
@@ -113,7 +114,7 @@ impl Cluster {
     /// Sends the entry of a key to one peer, nobody waiting for it.
     pub(super) fn put_to(&mut self, peer: MemberIndex, key: &[u8]) {
         let store = self.replica.store();
-        let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, Version::ZERO)));
+        let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, None)));
         if let Some(entry) = entry {
             self.put(peer, key, &entry, None, false);
         }
@@ -159,13 +160,14 @@ impl Cluster {
         }
     }
 
-    /// An entry came from a peer.
+    /// An entry came from a peer. Without a `base` it is not the write itself: it came because this node did
+    /// not have it.
     pub(super) fn arrive(
         &mut self,
         peer: MemberIndex,
         key: &[u8],
         view: &View<'_>,
-        _base: Option<Version>,
+        base: Option<Version>,
     ) -> Result<(), NotTaken> {
         self.peers[usize::from(peer)].entries_received += 1;
         let store = self.replica.store();
@@ -173,6 +175,15 @@ impl Cluster {
         let mut cell = store.cell(key);
         let merged = cell.merge(view).map_err(|_| NotTaken::NoSpace)?;
         let watermark = cell.watermark();
+        if merged == Merged::Applied {
+            let kind = match (view.value, base) {
+                (None, _) => Kind::Deleted,
+                (Some(_), Some(_)) => Kind::Arrived,
+                (Some(_), None) => Kind::Healed,
+            };
+            let size = view.value.map_or(0, |value| value.len());
+            self.replica.feed().note(kind, key, view.version, size);
+        }
         drop(cell);
         match merged {
             Merged::Stale => return Err(NotTaken::Stale(watermark)),

@@ -452,7 +452,7 @@ impl Reactor {
     fn collect(&mut self) {
         let store = self.replica.store();
         if self.index == 0 && store.has_passing() && self.now_ms >= self.collect_at_ms {
-            let (next, dropped) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
+            let (next, dropped) = self.replica.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
             self.collect_cursor = next;
             // Where much was due there is more: it goes on after everybody's next turn.
             self.collect_at_ms = self.now_ms + if dropped > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };

@@ -90,7 +90,7 @@ _CLASSES: dict[type[TurbopumpError], tuple[str, ...]] = {
     ConflictError: ("exists", "missing", "version_mismatch", "immutable"),
     NotFoundError: ("not_found",),
     NoSpaceError: ("no_space",),
-    UnavailableError: ("timeout", "busy", "shutting_down", "limit", "internal", "no_reply"),
+    UnavailableError: ("timeout", "busy", "shutting_down", "gone", "limit", "internal", "no_reply"),
     DeniedError: ("denied", "auth_required"),
     ProtocolError: ("protocol",),
     ConnectionLostError: ("connection_lost",),

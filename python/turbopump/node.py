@@ -2,19 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Literal, NoReturn, Self, cast
 
 from turbopump import log
-from turbopump._native import Appeared, Asked, Drained, Engine, Entry, Failed, Logged, MerkleTree
+from turbopump._native import (
+    Appeared,
+    Asked,
+    Drained,
+    Engine,
+    Entry,
+    Failed,
+    Logged,
+    MerkleTree,
+    Stirred,
+)
 from turbopump.commands import Commands
 from turbopump.config import Config, engine_options
 from turbopump.errors import ConfigError, TurbopumpError, error_for
 from turbopump.keys import identify
 from turbopump.membership import Membership
 from turbopump.server import Server
+from turbopump.watch import Changes
 
 SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
 WAIT_SECONDS_MIN = 0.001  # as for clients
@@ -75,6 +86,7 @@ class Node:
         self._make_engine = engine
         self._failure: TurbopumpError | None = None
         self._waits: dict[int, asyncio.Future[None]] = {}
+        self._watching: set[Changes] = set()
         self._engine = cast("Engine", Absent(self))
         self._get: Callable[[bytes], bytes | None] = self._engine.get
 
@@ -108,6 +120,7 @@ class Node:
         cancelled = error if isinstance(error, asyncio.CancelledError) else None
         self.state = "stopping"
         self._end_waits()
+        self._stir()
         try:
             self._server.close()
             if self._failure is None:
@@ -240,6 +253,37 @@ class Node:
                 return
             await asyncio.sleep(0)
 
+    @asynccontextmanager
+    async def watch(
+        self, prefix: bytes | str = b"", *, since: int | None = None, kinds: Iterable[str] = ()
+    ) -> AsyncIterator[Changes]:
+        """What changes on the node, from now on.
+
+        Args:
+            prefix: What their keys begin with.
+            since: A `revision` of this node: what changed after it comes first. None for from now on.
+            kinds: Some of written, arrived (from another node), healed, deleted, expired and lost (to another
+                write); all of them by default.
+
+        Raises:
+            UnavailableError: With the code `gone`: some of what changed since is not kept any more, or it is
+                from before the node's last start. With `busy`: as many watch as `limits.max_watches` allows.
+            RequestError: There is no such kind.
+
+        Example:
+            async with node.watch("orders/") as changes:
+                async for change in changes:
+                    print(change.kind, change.key)
+        """
+        watch = self._engine.watch(_bytes(prefix), ",".join(kinds) or None, since)
+        changes = Changes(watch, lambda: self.state == "running")
+        self._watching.add(changes)
+        try:
+            yield changes
+        finally:
+            self._watching.discard(changes)
+            changes.close()
+
     async def clear(self) -> int:
         """Deletes every key. Returns how many there were."""
         return self._engine.clear()
@@ -306,6 +350,8 @@ class Node:
                     log.relay(event)
                 case Appeared(wait):
                     self._end_waits(wait)
+                case Stirred():
+                    self._stir()
                 case Drained():
                     self.drained = event
                     self.abort()
@@ -317,6 +363,7 @@ class Node:
         if self._failure is None:
             self._failure = failure
             self._end_waits()
+            self._stir()
             self._loop.remove_reader(self._engine.fileno())  # there is nothing more to hear
             self._group.create_task(_raise(failure))
 
@@ -337,6 +384,10 @@ class Node:
             over = self._waits.get(wait)
             if over is not None and not over.done():  # else nobody waits any more
                 over.set_result(None)
+
+    def _stir(self) -> None:
+        for changes in self._watching:
+            changes.stir()
 
     async def _drain(self) -> None:
         deadline = self.config.drain_seconds

@@ -1,7 +1,7 @@
 """What each command asks of a node, and what its answer means. No I/O: clients and pipelines build on it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -31,6 +31,16 @@ class KeyVersion(NamedTuple):
     size: int  # bytes of the value
     deleted: bool
     expires_ms: int | None  # Unix milliseconds of its end, None for never
+
+
+class KeyChange(NamedTuple):
+    """What happened to a key."""
+
+    revision: int  # its place among all changes on the node
+    kind: str  # written, arrived, healed, deleted, expired or lost
+    key: bytes
+    version: str
+    size: int  # bytes of the value
 
 
 class Page(NamedTuple):
@@ -136,6 +146,24 @@ def wait(key: Bytes, timeout: float) -> Call[str]:
     return Call(
         "wait", {"name": as_bytes(key), "timeout": repr(timeout)}, lambda answer: answer.params["version"]
     )
+
+
+def watch(prefix: Bytes, since: int | None, kinds: Iterable[str]) -> Call[int]:
+    """What changes from now on, or since a revision; the revision it begins behind comes back first."""
+    params: dict[str, str | bytes | int] = {"prefix": as_bytes(prefix)}
+    if since is not None:
+        params["since"] = since
+    if words := ",".join(kinds):
+        params["kinds"] = words
+    return Call("watch", params, lambda answer: int(answer.params["revision"]))
+
+
+def change(answer: Answer) -> KeyChange | None:
+    """The change that a watching client is told, None if it is only told where the node is."""
+    told = answer.params
+    if "kind" not in told:
+        return None
+    return KeyChange(int(told["revision"]), told["kind"], answer.body, told["version"], int(told["size"]))
 
 
 def status() -> Call[dict[str, Any]]:

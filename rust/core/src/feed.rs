@@ -1,4 +1,4 @@
-//! What changed lately on this node, in order, for those who watch. Not the watching: who does holds a `Watch`.
+//! What changed lately on this node, in order, for those who watch: each holds a `Watch`, its place there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

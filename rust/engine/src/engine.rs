@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use turbopump_core::error::Refusal;
+use turbopump_core::feed::{Feed, Filter, Watch};
 use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
@@ -81,6 +82,7 @@ impl Engine {
         let coordinator = |_| {
             let limits = Arc::new(config.limits.clone());
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
+                .with_feed(Arc::clone(replica.feed()))
         };
         let mut replicas: Vec<Replica> = (0..count).map(coordinator).collect();
         let mut peers = None;
@@ -173,6 +175,9 @@ impl Engine {
         let mut events = self.shared.events.drain();
         let appeared = self.shared.replica.waits().take_ready(self.shared.inboxes.len());
         events.extend(appeared.into_iter().map(Event::Appeared));
+        let feed = self.shared.replica.feed();
+        events.extend(feed.take_woken(self.shared.inboxes.len()).then_some(Event::Stirred));
+        events.extend(feed.take_queue().into_iter().map(Event::Changed));
         events
     }
 
@@ -204,6 +209,22 @@ impl Engine {
     /// Ends a wait that is not over.
     pub fn forget(&self, key: &[u8], wait: u64) {
         self.shared.replica.waits().cancel(key, self.waiter(wait));
+    }
+
+    /// Begins to watch, from this process: a `Stirred` event tells to read on.
+    ///
+    /// # Errors
+    /// As `Feed::watch`.
+    pub fn watch(&self, filter: Filter, since: Option<u64>) -> Result<Watch, Refusal> {
+        let feed = self.shared.replica.feed();
+        let watch = feed.watch(filter, since)?;
+        feed.listen(self.shared.inboxes.len(), true);
+        Ok(watch)
+    }
+
+    /// Has a `Changed` event tell of each change that one of these rules takes, as far as there is room.
+    pub fn set_rules(&self, rules: Vec<Filter>) {
+        self.shared.replica.feed().set_rules(rules, self.shared.inboxes.len());
     }
 
     fn waiter(&self, wait: u64) -> Waiter {
@@ -298,6 +319,8 @@ impl Engine {
             ("refusals", sum(|counters| counters.refusals.get())),
             ("connections", shared.connections.load(Relaxed) as u64),
             ("accepted", shared.accepted.load(Relaxed)),
+            ("watches", shared.replica.feed().watches() as u64),
+            ("changes_dropped", shared.replica.feed().dropped()),
             ("turned_away", shared.turned_away.load(Relaxed)),
         ]
     }
@@ -349,8 +372,10 @@ fn replica(
         Some(inbox) => inbox.wake(),
         None => events.signal(),
     };
+    let feed = Feed::new(config.limits.feed, unix_ms(), Box::new(wake.clone()));
     let waits = Waits::new(config.limits.waits_max, Box::new(wake));
-    Ok(Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
+    let replica = Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone()));
+    Ok(replica.with_feed(Arc::new(feed)))
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use turbopump_core::config::Limits;
+use turbopump_core::error::Refusal;
 use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
@@ -54,6 +55,7 @@ pub fn talk(replica: &Replica, wire: &[u8], step: usize) -> Vec<u8> {
             flow = match flow {
                 Flow::Yield => session.resume(&mut world),
                 Flow::Ask(_) => session.handle_answer(&Reply::Ok, &mut world),
+                Flow::Watch(_) => session.handle_refusal(Refusal::ShuttingDown, &mut world),
                 Flow::Wait(..) => session.handle_wait(true, &mut world),
                 Flow::Read => break,
                 Flow::Close | Flow::Linger => return received,

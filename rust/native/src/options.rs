@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use turbopump_core::cluster::ClusterConfig;
 use turbopump_core::config::Limits;
+use turbopump_core::feed::FeedLimits;
 use turbopump_core::keyspace::{Acks, Keyspace, Writes};
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::version::Version;
@@ -70,6 +71,7 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
     let limits = Dict::of("limits.", &options.take::<Bound<'_, PyDict>>("limits")?)?;
     let guests = Dict::of("guests.", &options.take::<Bound<'_, PyDict>>("guests")?)?;
     let keyspaces = options.take::<Vec<Bound<'_, PyDict>>>("keyspaces")?;
+    let events_max = limits.take("max_events")?;
     let config = EngineConfig {
         name: options.take("name")?,
         reactors: options.take("reactors")?,
@@ -77,7 +79,7 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
         password: options.take("password")?,
         guests: Guests { uids: guests.take("uids")?, gids: guests.take("gids")? },
         connections_max: limits.take("max_connections")?,
-        events_max: limits.take("max_events")?,
+        events_max,
         read_buffer: limits.take("read_buffer")?,
         limits: Limits {
             key_max: limits.take("max_key")?,
@@ -89,6 +91,12 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
             keys_max: limits.take("max_keys")?,
             waits_max: limits.take("max_waits")?,
             wait_ms_max: limits.take("max_wait_ms")?,
+            feed: FeedLimits {
+                changes_max: limits.take("max_changes")?,
+                bytes_max: limits.take("max_change_bytes")?,
+                watches_max: limits.take("max_watches")?,
+                queue_max: events_max,
+            },
         },
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,
         cluster: match options.take_or::<Option<Bound<'_, PyDict>>>("cluster", None)? {

@@ -6,6 +6,7 @@ use crate::blob::Value;
 use crate::client::Client;
 use crate::context::{Ask, Context};
 use crate::error::Refusal;
+use crate::feed::{Filter, Kinds, Watch};
 use crate::job::{Job, Listing};
 use crate::output::Output;
 use crate::replica::{Body, Condition, Lifetime};
@@ -29,6 +30,8 @@ pub enum Next {
     Job(Job),
     /// It is answered once the key has a value, or after this many milliseconds.
     Wait(Vec<u8>, u64),
+    /// It is answered, and what changes follows.
+    Watch(Watch),
 }
 
 type Run = fn(&mut Context<'_>, &Request, Body<'_>) -> Result<Next, Refusal>;
@@ -68,6 +71,8 @@ pub static COMMANDS: &[Spec] = &[
         summary: "lists the versions of a key, one a line" },
     Spec { name: "wait", takes_value: false, params: &["name", "timeout"], run: wait,
         summary: "answers once the key has a value" },
+    Spec { name: "watch", takes_value: false, params: &["prefix", "since", "kinds"], run: watch,
+        summary: "tells what changes, a line each, until you leave" },
     Spec { name: "membership", takes_value: false, params: &[], run: membership,
         summary: "lists the nodes" },
     Spec { name: "ring", takes_value: false, params: &[], run: ring,
@@ -196,16 +201,15 @@ fn exists(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<N
     Ok(Next::Done)
 }
 
+fn number(request: &Request, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(value) = request.get(name) else { return Ok(None) };
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+    number.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a number that is not negative"))
+}
+
 fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Next, Refusal> {
-    let number = |name: &str| match request.get(name) {
-        None => Ok(None),
-        Some(value) => {
-            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
-            number.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a number that is not negative"))
-        }
-    };
     let framed = request.frame || context.client.framed;
-    let limit = number("limit")?;
+    let limit = number(request, "limit")?;
     if limit == Some(0) {
         return Err(Refusal::bad_param("limit", b"0", "1 or more"));
     }
@@ -213,7 +217,7 @@ fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Nex
         sizes,
         prefix: request.get("prefix").unwrap_or_default().to_vec(),
         limit,
-        cursor: number("cursor")?.unwrap_or(0),
+        cursor: number(request, "cursor")?.unwrap_or(0),
         frame: framed,
         id: request.id,
         lines: Vec::new(),
@@ -260,6 +264,23 @@ pub fn found(context: &mut Context<'_>, request: &Request, key: &[u8]) -> bool {
         reply(context, request).status(&[("version", &version.to_string())]);
     }
     version.is_some()
+}
+
+fn watch(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    if context.client.guest {
+        return Err(Refusal::Denied(
+            "watch the node itself: this one only does what another one asks".into(),
+        ));
+    }
+    let fix = "some of written, arrived, healed, deleted, expired and lost, with commas between";
+    let kinds = match request.get("kinds") {
+        None => Kinds::ALL,
+        Some(words) => Kinds::named(words).ok_or_else(|| Refusal::bad_param("kinds", words, fix))?,
+    };
+    let prefix = request.get("prefix").unwrap_or_default().to_vec();
+    let watch = context.replica.feed().watch(Filter { prefix, kinds }, number(request, "since")?)?;
+    reply(context, request).status(&[("revision", &watch.revision().to_string())]);
+    Ok(Next::Watch(watch))
 }
 
 fn ask(command: &'static str) -> Result<Next, Refusal> {
@@ -319,6 +340,8 @@ id=N      on any request comes back in a framed answer.
 ttl=      how many seconds the value lives, such as 2.5; timeout= how many to wait.
 acks=     one, quorum or all: how many replicas must have a write, or be asked for a read.
 if=       absent or present: write only then; if_version= only over that version, as a write answered it.
+kinds=    some of written, arrived (from another node), healed, deleted, expired and lost (to another write).
+since=    what changed after this revision, as watch tells it: to go on where you left.
 limit=    at most so many lines; if there are more, the last is  next|cursor=C  and cursor=C goes on there.
 
 ";

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from turbopump._native import Engine
 from turbopump.config import (
+    Callback,
     Cluster,
     Config,
     Guests,
@@ -44,6 +45,7 @@ PLACES: dict[type[Section], Any] = {
     Tcp: lambda fields: {"members": [{"tcp": fields}]},
     Guests: lambda fields: {"members": [{"guests": fields}]},
     Limits: lambda fields: {"limits": fields},
+    Callback: lambda fields: {"callbacks": [{"run": "json:loads"} | fields]},
     Keyspace: lambda fields: {"keyspaces": [{"prefix": ""} | fields]},
     Log: lambda fields: {"log": fields},
 }
@@ -71,6 +73,15 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Config, "placement"): ["everywhere", "", 5, None],
     (Config, "copies"): [0, 17, "3", 1.5, True],
     (Config, "keyspaces"): [{}, 5, [{"prefix": "a"}, {"prefix": "a"}], [{}] * 1001],
+    (Config, "callbacks"): [{}, 5, [{}], [{"run": "a:b"}] * 101],
+    (Callback, "prefix"): [5, None],
+    (Callback, "events"): [[], ["eaten"], "written", 5],
+    (Callback, "concurrency"): [0, 257, "1", 1.5],
+    (Callback, "timeout"): [0, -1, "1", 86_401],
+    (Callback, "retries"): [-1, 101, "1", 1.5],
+    (Callback, "backoff"): [0, -1, "1", 3601],
+    (Callback, "queue"): COUNTS[:4],
+    (Callback, "run"): ["", "a b", "a:b:c", [], ["a\0b"], [""], 5, None],
     (Config, "limits"): [[], None, 5],
     (Config, "log"): [[], None, "json"],
     (Config, "drain_seconds"): [-1, 3601, "10", None, float("nan")],

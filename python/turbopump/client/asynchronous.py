@@ -11,7 +11,7 @@ from turbopump._native import Answer, ClientCodec
 from turbopump.client import address, call
 from turbopump.client.address import Address
 from turbopump.client.call import Bytes, Call, KeyVersion, StoredEntry
-from turbopump.client.changes import AsyncChanges
+from turbopump.client.changes_asynchronous import AsyncChanges
 from turbopump.client.pipeline import AsyncPipeline
 from turbopump.errors import TurbopumpError, error_for
 

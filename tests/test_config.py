@@ -124,6 +124,9 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Limits, "max_watches"): [-1, "1", 1.5],
     (Limits, "max_changes"): COUNTS,
     (Limits, "max_change_bytes"): [*SIZES, 4095],
+    (Limits, "max_siblings"): [-1, "1", 1.5, 1001],
+    (Limits, "max_sibling_bytes"): SIZES,
+    (Limits, "max_sibling_age"): [0, -1, "1", 10**9],
     (Limits, "max_wait"): [0, -1, "1", 10**8],
     (Limits, "read_buffer"): [*SIZES, 4095],
     (Keyspace, "prefix"): [None, 5],
@@ -400,14 +403,23 @@ def test_the_engine_has_the_same_defaults() -> None:
     ours = engine_options(Config(), Config().member())
     limits = typing.cast("dict[str, int]", ours["limits"])
     found = {}
-    for name in ("core/src/config.rs", "core/src/feed.rs", "engine/src/config.rs"):
+    for name in ("core/src/config.rs", "core/src/feed.rs", "core/src/siblings.rs", "engine/src/config.rs"):
         text = (rust / name).read_text(encoding="utf-8")
         defaults = text.partition("fn default()")[2].partition("\n    }\n")[0]
-        for field, figure in re.findall(r"(\w+): (\d[\d_]*(?: <<? ?\d+| \* \d+)?),", defaults):
+        for field, figure in re.findall(r"(\w+): (\d[\d_]*(?: <<? ?\d+| \* \d+)?)[, ]", defaults):
             factors = [int(part) for part in re.findall(r"\d+", figure.replace("_", ""))]
-            found[field] = factors[0] << factors[1] if "<<" in figure else math.prod(factors)
-    named = {"wait_ms_max": "max_wait_ms", "read_buffer": "read_buffer", "bytes_max": "max_change_bytes"}
+            place = field if name.endswith("config.rs") else f"{Path(name).stem}.{field}"
+            found[place] = factors[0] << factors[1] if "<<" in figure else math.prod(factors)
+    named = {
+        "wait_ms_max": "max_wait_ms",
+        "read_buffer": "read_buffer",
+        "feed.bytes_max": "max_change_bytes",
+        "feed.queue_max": "max_events",
+        "siblings.count_max": "max_siblings",
+        "siblings.bytes_max": "max_sibling_bytes",
+        "siblings.age_ms_max": "max_sibling_age_ms",
+    }
     for field, figure in found.items():
-        name = named.get(field, "max_" + field.removesuffix("_max"))
+        name = named.get(field, "max_" + field.removeprefix("feed.").removesuffix("_max"))
         assert figure == (limits[name] if name in limits else ours.get(name, ours.get(field))), field
     assert len(found) >= len(limits)

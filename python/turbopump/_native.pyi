@@ -308,7 +308,8 @@ class Engine:
                 0 for no limit), `password` (text or None), `guests` (`uids` and `gids`, each a list or
                 None for everybody), `limits` (`max_key`, `max_value`, `max_line`, `max_request`, `max_args`,
                 `max_connections`, `max_keys`, `max_output`, `max_events`, `max_waits`, `max_wait_ms`,
-                `max_watches`, `max_changes`, `max_change_bytes`, `read_buffer`) and `keyspaces`
+                `max_watches`, `max_changes`, `max_change_bytes`, `max_siblings`,
+                `max_sibling_bytes`, `max_sibling_age_ms`, `read_buffer`) and `keyspaces`
                 (`prefix`, `writes`, `ttl_ms`, `max_memory` each).
 
         Raises:
@@ -487,7 +488,7 @@ class Engine:
         """Counters since the start and gauges of now, by name.
 
         Returns:
-            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`,
+            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`, `siblings`,
             `watches`. Counters: `expired`, `hits`, `misses`, `writes`, `deletes`, `commands`, `refusals`,
             `accepted`, `turned_away`, `changes_dropped`. And `keyspaces`: of
             each its `prefix`, `keys`, `memory` and `max_memory`.

@@ -250,13 +250,17 @@ class AsyncClient:
         """
         return await self._run(call.get(key))
 
-    async def read(self, key: Bytes) -> StoredEntry | None:
+    async def read(self, key: Bytes, *, version: str | None = None) -> StoredEntry | None:
         """The value under a key with its version and expiry, None if there is none.
 
+        Args:
+            key: 1 to `limits.max_key` bytes.
+            version: One of `versions`, also one that lost to another write; None for what the key is now.
+
         Raises:
-            RequestError: The key is empty or too long.
+            RequestError: The key is empty or too long, or `version` is none.
         """
-        return await self._run(call.read(key))
+        return await self._run(call.read(key, version))
 
     async def put(
         self,

@@ -31,6 +31,7 @@ class KeyVersion(NamedTuple):
     size: int  # bytes of the value
     deleted: bool
     expires_ms: int | None  # Unix milliseconds of its end, None for never
+    sibling: bool = False  # it lost to a write that did not know it
 
 
 class KeyChange(NamedTuple):
@@ -88,9 +89,12 @@ def get(key: Bytes) -> Call[bytes | None]:
     return Call("read", {"name": as_bytes(key)}, lambda answer: answer.body, default=("not_found", None))
 
 
-def read(key: Bytes) -> Call[StoredEntry | None]:
-    """The value under a key with its version and expiry."""
-    return Call("read", {"name": as_bytes(key)}, _entry, default=("not_found", None))
+def read(key: Bytes, version: str | None = None) -> Call[StoredEntry | None]:
+    """The value under a key, or that of one of its versions, with its version and expiry."""
+    params: dict[str, str | bytes | int] = {"name": as_bytes(key)}
+    if version is not None:
+        params["version"] = version
+    return Call("read", params, _entry, default=("not_found", None))
 
 
 def put(
@@ -199,10 +203,11 @@ def _page(answer: Answer) -> Page:
 
 
 def _versions(answer: Answer) -> list[KeyVersion]:
-    """`version=V size=N state=value|tombstone expires=MS`, a line each."""
+    """`version=V size=N state=value|tombstone|sibling expires=MS`, a line each."""
     found = []
     for line in answer.body.decode().splitlines():
         fields = dict(field.split("=", 1) for field in line.split())
-        deleted = fields["state"] == "tombstone"
-        found.append(KeyVersion(fields["version"], int(fields["size"]), deleted, _expires(fields)))
+        deleted, sibling = fields["state"] == "tombstone", fields["state"] == "sibling"
+        size, expires = int(fields["size"]), _expires(fields)
+        found.append(KeyVersion(fields["version"], size, deleted, expires, sibling))
     return found

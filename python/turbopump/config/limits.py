@@ -93,6 +93,24 @@ class Limits(Section):
         le=1 << 32,
         description="Bytes that these changes may take: their keys, not their values.",
     )
+    max_siblings: int = Field(
+        default=8,
+        ge=0,
+        le=1000,
+        description="Values of one key that lost to a write that did not know them, kept to be looked at.",
+    )
+    max_sibling_bytes: Size = Field(
+        default=1 << 24,
+        ge=0,
+        le=1 << 40,
+        description="Bytes that such values of all keys may take; the oldest go first.",
+    )
+    max_sibling_age: float = Field(
+        default=86_400,
+        gt=0,
+        le=10**8,
+        description="Seconds that such a value is kept: a day, for somebody to notice.",
+    )
     read_buffer: Size = Field(
         default=1 << 16,
         ge=4096,

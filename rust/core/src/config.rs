@@ -1,6 +1,7 @@
 //! The limits a replica keeps. Not their reasons: `turbopump/config.py` owns names, defaults and reasons.
 
 use crate::feed::FeedLimits;
+use crate::siblings::SiblingLimits;
 
 /// What one client, or all of them together, may take.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Limits {
     pub wait_ms_max: u64,
     /// What the feed of changes keeps to.
     pub feed: FeedLimits,
+    /// How many values that lost are kept.
+    pub siblings: SiblingLimits,
 }
 
 impl Limits {
@@ -56,6 +59,7 @@ impl Default for Limits {
             waits_max: 10_000,
             wait_ms_max: 3_600_000,
             feed: FeedLimits::default(),
+            siblings: SiblingLimits::default(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod resp;
 pub mod routes;
 pub mod search;
 pub mod session;
+pub mod siblings;
 pub mod slot;
 pub mod slots;
 pub mod store;

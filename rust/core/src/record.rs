@@ -127,3 +127,21 @@ impl<'a> Iterator for Reader<'a> {
         Some(record)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_write_replaced_goes_there_and_back() {
+        let view = View::value(Version { stamp: 3, node: NodeId(1) }, Value::Inline(b"value"));
+        let known = Version { stamp: 2, node: NodeId(2) };
+        for (base, more) in [(None, 0), (Some(Version::ZERO), 0), (Some(known), 16)] {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, b"key", &view, base);
+            assert_eq!(bytes.len(), 1 + 2 + 4 + 16 + more + 3 + 5);
+            let read: Vec<_> = Reader::new(&bytes).collect();
+            assert_eq!(read, [Ok(Record { key: b"key", view, base })]);
+        }
+    }
+}

@@ -11,6 +11,7 @@ use crate::error::Refusal;
 use crate::feed::{Feed, Kind};
 use crate::keyspace::Writes;
 use crate::outbox::Outbox;
+use crate::siblings::Siblings;
 use crate::store::{Cell, Merged, Store};
 use crate::usage::Usage;
 use crate::version::Version;
@@ -204,6 +205,7 @@ pub struct Replica {
     counters: Arc<Counters>,
     outbox: Option<Arc<Outbox>>,
     feed: Arc<Feed>,
+    siblings: Arc<Siblings>,
 }
 
 impl Replica {
@@ -218,6 +220,7 @@ impl Replica {
             counters: Arc::default(),
             outbox: None,
             feed: Arc::default(),
+            siblings: Arc::default(),
         }
     }
 
@@ -234,6 +237,16 @@ impl Replica {
     /// The same coordinator, with this feed of changes.
     pub fn with_feed(self, feed: Arc<Feed>) -> Self {
         Replica { feed, ..self }
+    }
+
+    /// The same coordinator, with these siblings.
+    pub fn with_siblings(self, siblings: Arc<Siblings>) -> Self {
+        Replica { siblings, ..self }
+    }
+
+    /// Values that lost to others.
+    pub fn siblings(&self) -> &Arc<Siblings> {
+        &self.siblings
     }
 
     /// What changed lately.

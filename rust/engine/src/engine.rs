@@ -17,6 +17,7 @@ use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
+use turbopump_core::siblings::Siblings;
 use turbopump_core::store::{Store, StoreConfig};
 use turbopump_core::version::{NodeId, Version};
 use turbopump_core::waits::{Waiter, Waits};
@@ -83,6 +84,7 @@ impl Engine {
             let limits = Arc::new(config.limits.clone());
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
                 .with_feed(Arc::clone(replica.feed()))
+                .with_siblings(Arc::clone(replica.siblings()))
         };
         let mut replicas: Vec<Replica> = (0..count).map(coordinator).collect();
         let mut peers = None;
@@ -319,6 +321,7 @@ impl Engine {
             ("refusals", sum(|counters| counters.refusals.get())),
             ("connections", shared.connections.load(Relaxed) as u64),
             ("accepted", shared.accepted.load(Relaxed)),
+            ("siblings", shared.replica.siblings().len() as u64),
             ("watches", shared.replica.feed().watches() as u64),
             ("changes_dropped", shared.replica.feed().dropped()),
             ("turned_away", shared.turned_away.load(Relaxed)),
@@ -375,7 +378,8 @@ fn replica(
     let feed = Feed::new(config.limits.feed, unix_ms(), Box::new(wake.clone()));
     let waits = Waits::new(config.limits.waits_max, Box::new(wake));
     let replica = Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone()));
-    Ok(replica.with_feed(Arc::new(feed)))
+    let siblings = Siblings::new(config.limits.siblings);
+    Ok(replica.with_feed(Arc::new(feed)).with_siblings(Arc::new(siblings)))
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.

@@ -98,7 +98,7 @@ impl Appeared {
 #[pymethods]
 impl Stirred {
     #[classattr]
-    fn __match_args__() -> () {}
+    fn __match_args__() {}
 }
 
 #[pymethods]

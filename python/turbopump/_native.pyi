@@ -578,8 +578,6 @@ class Appeared:
 class Stirred:
     """There are changes for those who watch."""
 
-    __match_args__ = ()
-
 @final
 class Changed:
     """A key has changed."""

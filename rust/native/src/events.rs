@@ -96,12 +96,6 @@ impl Appeared {
 }
 
 #[pymethods]
-impl Stirred {
-    #[classattr]
-    fn __match_args__() {}
-}
-
-#[pymethods]
 impl Changed {
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str, &'static str, &'static str, &'static str) {

@@ -106,7 +106,8 @@ impl<'a> Reader<'a> {
         let expires_ms = if flags & EXPIRES != 0 { self.number::<8>()? } else { 0 };
         let floor = if flags & FLOOR != 0 { self.version()? } else { Version::ZERO };
         let new = (flags & NEW != 0).then_some(Version::ZERO);
-        let base = if flags & BASE != 0 { Some(self.version()?) } else { new };
+        let base = if flags & BASE != 0 { Some(self.version()?) } else { None };
+        let base = base.filter(|base| *base != Version::ZERO).or(new);
         let (key, value) = (self.take(key_len)?, self.take(value_len)?);
         let value = (flags & TOMBSTONE == 0).then_some(Value::Inline(value));
         Ok(Record { key, view: View { version, expires_ms, floor, value }, base })

@@ -35,6 +35,7 @@ pub fn replica() -> Replica {
         keys_max: 10,
         waits_max: 4,
         wait_ms_max: 1000,
+        ..Limits::default()
     };
     Replica::new(Arc::new(store), Arc::new(Waits::new(4, Box::new(|_| {}))), Arc::new(limits))
 }

@@ -32,6 +32,7 @@ async def test_the_commands(client: AsyncClient, prefix: str) -> None:
     entry = await client.read(prefix)
     assert entry is not None
     assert (entry.value, entry.version) == (b"1", version)
+    assert await client.read(prefix, version=version) == entry
     assert await client.get(prefix) == b"1"
     assert await client.exists(prefix)
     assert [told.version for told in await client.versions(prefix)] == [version]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from turbopump._native import Engine
 from turbopump.config import (
+    Callback,
     Cluster,
     Config,
     Guests,
@@ -44,6 +45,7 @@ PLACES: dict[type[Section], Any] = {
     Tcp: lambda fields: {"members": [{"tcp": fields}]},
     Guests: lambda fields: {"members": [{"guests": fields}]},
     Limits: lambda fields: {"limits": fields},
+    Callback: lambda fields: {"callbacks": [{"run": "json:loads"} | fields]},
     Keyspace: lambda fields: {"keyspaces": [{"prefix": ""} | fields]},
     Log: lambda fields: {"log": fields},
 }
@@ -71,6 +73,15 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Config, "placement"): ["everywhere", "", 5, None],
     (Config, "copies"): [0, 17, "3", 1.5, True],
     (Config, "keyspaces"): [{}, 5, [{"prefix": "a"}, {"prefix": "a"}], [{}] * 1001],
+    (Config, "callbacks"): [{}, 5, [{}], [{"run": "a:b"}] * 101],
+    (Callback, "prefix"): [5, None],
+    (Callback, "events"): [[], ["eaten"], "written", 5],
+    (Callback, "concurrency"): [0, 257, "1", 1.5],
+    (Callback, "timeout"): [0, -1, "1", 86_401],
+    (Callback, "retries"): [-1, 101, "1", 1.5],
+    (Callback, "backoff"): [0, -1, "1", 3601],
+    (Callback, "queue"): COUNTS[:4],
+    (Callback, "run"): ["", "a b", "a:b:c", [], ["a\0b"], [""], 5, None],
     (Config, "limits"): [[], None, 5],
     (Config, "log"): [[], None, "json"],
     (Config, "drain_seconds"): [-1, 3601, "10", None, float("nan")],
@@ -110,6 +121,12 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Limits, "max_output"): [*SIZES, 4095],
     (Limits, "max_events"): COUNTS,
     (Limits, "max_waits"): [-1, "1", 1.5],
+    (Limits, "max_watches"): [-1, "1", 1.5],
+    (Limits, "max_changes"): COUNTS,
+    (Limits, "max_change_bytes"): [*SIZES, 4095],
+    (Limits, "max_siblings"): [-1, "1", 1.5, 1001],
+    (Limits, "max_sibling_bytes"): SIZES,
+    (Limits, "max_sibling_age"): [0, -1, "1", 10**9],
     (Limits, "max_wait"): [0, -1, "1", 10**8],
     (Limits, "read_buffer"): [*SIZES, 4095],
     (Keyspace, "prefix"): [None, 5],
@@ -386,13 +403,23 @@ def test_the_engine_has_the_same_defaults() -> None:
     ours = engine_options(Config(), Config().member())
     limits = typing.cast("dict[str, int]", ours["limits"])
     found = {}
-    for name in ("core/src/config.rs", "engine/src/config.rs"):
-        defaults = (rust / name).read_text(encoding="utf-8").partition("fn default()")[2]
-        for field, figure in re.findall(r"(\w+): (\d[\d_]*(?: <<? ?\d+| \* \d+)?),", defaults):
+    for name in ("core/src/config.rs", "core/src/feed.rs", "core/src/siblings.rs", "engine/src/config.rs"):
+        text = (rust / name).read_text(encoding="utf-8")
+        defaults = text.partition("fn default()")[2].partition("\n    }\n")[0]
+        for field, figure in re.findall(r"(\w+): (\d[\d_]*(?: <<? ?\d+| \* \d+)?)[, ]", defaults):
             factors = [int(part) for part in re.findall(r"\d+", figure.replace("_", ""))]
-            found[field] = factors[0] << factors[1] if "<<" in figure else math.prod(factors)
-    named = {"wait_ms_max": "max_wait_ms", "read_buffer": "read_buffer"}
+            place = field if name.endswith("config.rs") else f"{Path(name).stem}.{field}"
+            found[place] = factors[0] << factors[1] if "<<" in figure else math.prod(factors)
+    named = {
+        "wait_ms_max": "max_wait_ms",
+        "read_buffer": "read_buffer",
+        "feed.bytes_max": "max_change_bytes",
+        "feed.queue_max": "max_events",
+        "siblings.count_max": "max_siblings",
+        "siblings.bytes_max": "max_sibling_bytes",
+        "siblings.age_ms_max": "max_sibling_age_ms",
+    }
     for field, figure in found.items():
-        name = named.get(field, "max_" + field.removesuffix("_max"))
+        name = named.get(field, "max_" + field.removeprefix("feed.").removesuffix("_max"))
         assert figure == (limits[name] if name in limits else ours.get(name, ours.get(field))), field
     assert len(found) >= len(limits)

@@ -127,6 +127,16 @@ def test_a_lifetime_ends(node: Served, name: str) -> None:
     assert b"expires=" not in ask(node, f"versions|name={name}last|")
 
 
+def test_a_version_is_read_by_its_name(node: Served, name: str) -> None:
+    """The value, if it is that of the version; none that was replaced by one that knew it."""
+    first = version_of(ask(node, f"write|name={name}|one"))
+    assert ask(node, f"read|name={name} version={first}|") == b"one"
+    second = version_of(ask(node, f"write|name={name}|two"))
+    assert ask(node, f"read|name={name} version={second}|") == b"two"
+    assert ask(node, f"read|name={name} version={first}|").startswith(b"error|code=not_found|")
+    assert ask(node, f"read|name={name} version=1|").startswith(b"error|code=bad_param|")
+
+
 def test_versions_tells_size_state_and_expiry(node: Served, name: str) -> None:
     """A line for each; a key that never was has none."""
     version = version_of(ask(node, f"write|name={name} length=5|a\n\n\nb"))

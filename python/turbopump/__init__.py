@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from turbopump._native import MerkleTree, Ring, build_info, key_slot
+from turbopump._native import Changed, MerkleTree, Ring, build_info, key_slot
 from turbopump.errors import (
     ConfigError,
     ConflictError,
@@ -21,7 +21,7 @@ from turbopump.errors import (
 if TYPE_CHECKING:
     from turbopump.client.asynchronous import AsyncClient
     from turbopump.client.blocking import Client
-    from turbopump.client.call import KeyVersion, StoredEntry
+    from turbopump.client.call import KeyChange, KeyVersion, StoredEntry
     from turbopump.client.pipeline import AsyncPipeline, Pending, Pipeline
     from turbopump.config import Config
     from turbopump.node import Node
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncClient",
     "AsyncPipeline",
+    "Changed",
     "Client",
     "Config",
     "ConfigError",
     "ConflictError",
     "ConnectionLostError",
     "DeniedError",
+    "KeyChange",
     "KeyVersion",
     "MerkleTree",
     "NoSpaceError",
@@ -62,6 +64,7 @@ _LATER = {
     "AsyncPipeline": "turbopump.client.pipeline",
     "Client": "turbopump.client.blocking",
     "Config": "turbopump.config",
+    "KeyChange": "turbopump.client.call",
     "KeyVersion": "turbopump.client.call",
     "Node": "turbopump.node",
     "Pending": "turbopump.client.pipeline",

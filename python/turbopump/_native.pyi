@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias, TypedDict, final
 
 _Reply: TypeAlias = bool | int | str | bytes | list[_Reply] | dict[str, _Reply] | Refusal | None
-_Event: TypeAlias = Appeared | Asked | Logged | Replied | Failed | Drained
+_Event: TypeAlias = Appeared | Asked | Changed | Stirred | Logged | Replied | Failed | Drained
 
 __all__ = [
     "Answer",
     "Appeared",
     "Asked",
+    "Changed",
     "ClientCodec",
     "ConflictError",
     "DeniedError",
@@ -36,8 +37,10 @@ __all__ = [
     "Replied",
     "RequestError",
     "Ring",
+    "Stirred",
     "TurbopumpError",
     "UnavailableError",
+    "Watch",
     "build_info",
     "key_slot",
     "load",
@@ -335,8 +338,9 @@ class Engine:
                 0 for no limit), `password` (text or None), `guests` (`uids` and `gids`, each a list or
                 None for everybody), `limits` (`max_key`, `max_value`, `max_line`, `max_request`, `max_args`,
                 `max_connections`, `max_keys`, `max_output`, `max_events`, `max_waits`, `max_wait_ms`,
-                `read_buffer`) and `keyspaces` (`prefix`, `writes`,
-                `ttl_ms`, `max_memory` each).
+                `max_watches`, `max_changes`, `max_change_bytes`, `max_siblings`,
+                `max_sibling_bytes`, `max_sibling_age_ms`, `read_buffer`) and `keyspaces`
+                (`prefix`, `writes`, `ttl_ms`, `max_memory` each).
 
         Raises:
             ValueError: An option is unknown, missing, of another type or beyond what its integer holds; names
@@ -484,6 +488,33 @@ class Engine:
     def sync(self) -> None:
         """Compares with the other nodes now, rather than when it is time to."""
 
+    def watch(self, prefix: bytes = ..., kinds: str | None = None, since: int | None = None) -> Watch:
+        """Begins to watch what changes; a `Stirred` event tells to read on.
+
+        Args:
+            prefix: What the keys begin with.
+            kinds: Some of written, arrived, healed, deleted, expired and lost, with commas between; None for
+                all.
+            since: A revision, to go on behind it; None for from now on.
+
+        Raises:
+            RequestError: There is no such kind.
+            UnavailableError: `gone`: some of what changed since is not kept. `busy`: as many watch as
+                `max_watches`.
+        """
+
+    def set_rules(self, rules: list[tuple[bytes, str]]) -> None:
+        """Has a `Changed` event tell of each change that one of these rules takes, instead of those before.
+
+        What finds `max_events` of them waiting is only counted, in the stats as `changes_dropped`.
+
+        Args:
+            rules: A prefix and kinds each, as for `watch`.
+
+        Raises:
+            RequestError: There is no such kind.
+        """
+
     def scan(self, cursor: int, limit: int, prefix: bytes = ...) -> tuple[int, list[tuple[bytes, int]]]:
         """Some of the keys and the sizes of their values.
 
@@ -509,9 +540,10 @@ class Engine:
         """Counters since the start and gauges of now, by name.
 
         Returns:
-            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`. Counters: `expired`,
-            `hits`, `misses`, `writes`, `deletes`, `commands`, `refusals`, `accepted`, `turned_away`. And
-            `keyspaces`: of each its `prefix`, `keys`, `memory` and `max_memory`.
+            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`, `siblings`,
+            `watches`. Counters: `expired`, `hits`, `misses`, `writes`, `deletes`, `commands`, `refusals`,
+            `accepted`, `turned_away`, `changes_dropped`. And `keyspaces`: of
+            each its `prefix`, `keys`, `memory` and `max_memory`.
         """
 
     def clients(self) -> list[dict[str, object]]:
@@ -606,6 +638,56 @@ class Replied:
     @property
     def reply(self) -> bytes:
         """The reply, for `ClientCodec`."""
+
+class Stirred:
+    """There are changes for those who watch."""
+
+@final
+class Changed:
+    """A key has changed."""
+
+    __match_args__ = ("revision", "kind", "key", "version", "size")
+    @property
+    def revision(self) -> int:
+        """Its place among all changes on the node: higher than those before, also after a restart."""
+
+    @property
+    def kind(self) -> str:
+        """What happened.
+
+        `written` here, `arrived` from another node, `healed` (came later, as it was missing), `deleted`,
+        `expired`, or `lost` (gave way to a write that did not know it).
+        """
+
+    @property
+    def key(self) -> bytes:
+        """The key."""
+
+    @property
+    def version(self) -> str:
+        """The version that was written, came, is over or is lost."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its value; 0 of a delete."""
+
+@final
+class Watch:
+    """A place among the changes on a node."""
+
+    @property
+    def revision(self) -> int:
+        """All changes up to this one have been looked at."""
+
+    def read(self, limit: int) -> tuple[list[Changed], bool]:
+        """Looks at the next `limit` changes: those that are wanted, and whether there are more.
+
+        Raises:
+            UnavailableError: `gone`: it is too far behind, and some are not kept any more.
+        """
+
+    def close(self) -> None:
+        """Ends the watching: there is nothing to read any more."""
 
 @final
 class Drained:

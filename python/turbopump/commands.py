@@ -47,6 +47,7 @@ class Commands:
         uptime: Callable[[], float],
         cluster: Callable[[], Section],
         shut_down: Callable[[], None] | None,
+        callbacks: Callable[[], object] = list,
     ) -> None:
         """Commands that answer for a node.
 
@@ -59,6 +60,7 @@ class Commands:
             uptime: Tells for how many seconds the node has been there.
             cluster: Tells what a status says of the other nodes; nothing where there are none.
             shut_down: Begins to stop the node; None where clients may not.
+            callbacks: Tells what came of each callback.
         """
         self._config = config
         self._member = member
@@ -68,6 +70,7 @@ class Commands:
         self._uptime = uptime
         self._cluster = cluster
         self._shut_down = shut_down
+        self._callbacks = callbacks
 
     def table(self) -> dict[str, Callable[[list[bytes]], Awaitable[Reply]]]:
         """The commands by name, as the engine asks for them."""
@@ -94,7 +97,8 @@ class Commands:
             "uptime_seconds": round(self._uptime(), 3),
             "build": build_info(),
         }
-        return json.dumps(about | self._engine.stats() | dict(self._cluster()), indent=2)
+        told = self._engine.stats() | {"callbacks": self._callbacks()} | dict(self._cluster())
+        return json.dumps(about | told, indent=2)
 
     async def info(self, args: list[bytes]) -> Reply:
         """Redis's INFO: sections of name:value lines, all of them or those asked for."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Literal, NoReturn, Self, TypeVar, cast
 
@@ -11,6 +11,7 @@ from turbopump import log
 from turbopump._native import (
     Appeared,
     Asked,
+    Changed,
     ClientCodec,
     Drained,
     Engine,
@@ -19,21 +20,24 @@ from turbopump._native import (
     Logged,
     MerkleTree,
     Replied,
+    Stirred,
 )
+from turbopump.callbacks import Callbacks, Function
 from turbopump.client import call
 from turbopump.commands import Commands
-from turbopump.config import Config, engine_options
+from turbopump.config import Config, Happening, Terms, checked_section, engine_options
 from turbopump.errors import ConfigError, TurbopumpError, error_for
 from turbopump.keys import identify
 from turbopump.membership import Membership
 from turbopump.server import Server
+from turbopump.watch import Changes
 
 SCAN_KEYS = 1000  # keys looked at between two turns of the event loop: about 0.1 ms
 WAIT_SECONDS_MIN = 0.001  # as for clients
 DRAIN_GRACE_SECONDS = 1.0  # the engine keeps the deadline itself; this long we believe that it does
 
 T = TypeVar("T")
-
+FunctionT = TypeVar("FunctionT", bound=Function)
 State = Literal["new", "starting", "running", "stopping", "stopped"]
 
 
@@ -91,6 +95,8 @@ class Node:
         self._make_engine = engine
         self._failure: TurbopumpError | None = None
         self._waits: dict[int, asyncio.Future[None]] = {}
+        self._callbacks = Callbacks(self.config.callbacks, log.logger("turbopump.callbacks"))
+        self._watching: set[Changes] = set()
         self._engine = cast("Engine", Absent(self))
         self._get: Callable[[bytes], bytes | None] = self._engine.get
         self._alone = self.config.cluster is None
@@ -112,6 +118,7 @@ class Node:
         self._start(await self._options())
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
+        self._callbacks.start(self._group.create_task, self._engine.set_rules)
         self.state = "running"
         return self
 
@@ -126,13 +133,16 @@ class Node:
         cancelled = error if isinstance(error, asyncio.CancelledError) else None
         self.state = "stopping"
         self._end_waits()
+        self._stir()
         try:
             self._server.close()
             if self._failure is None:
                 await self._drain()
+            await self._finish()
         except asyncio.CancelledError as late:
             cancelled = late
         finally:
+            self._callbacks.end()
             self._halt()
         # A plain error of the body is not the group's business: it would come out wrapped.
         try:
@@ -144,9 +154,10 @@ class Node:
             raise self._failure from (None if cancelled else error)
 
     def abort(self) -> None:
-        """Ends a drain at once: connections are closed, whatever they wait for."""
-        if self.state == "stopping" and not self._over.done():
-            self._over.set_result(None)
+        """Ends a drain at once: connections are closed, whatever they wait for, and callbacks ended."""
+        if self.state == "stopping":
+            self._callbacks.end()
+            self._end_drain()
 
     async def get(self, key: bytes | str) -> bytes | None:
         """The value under a key, None if there is none.
@@ -277,6 +288,65 @@ class Node:
                 return
             await asyncio.sleep(0)
 
+    @asynccontextmanager
+    async def watch(
+        self, prefix: bytes | str = b"", *, since: int | None = None, kinds: Iterable[str] = ()
+    ) -> AsyncIterator[Changes]:
+        """What changes on the node, from now on.
+
+        Args:
+            prefix: What their keys begin with.
+            since: A `revision` of this node: what changed after it comes first. None for from now on.
+            kinds: Some of written, arrived (from another node), healed, deleted, expired and lost (to another
+                write); all of them by default.
+
+        Raises:
+            UnavailableError: With the code `gone`: some of what changed since is not kept any more, or it is
+                from before the node's last start. With `busy`: as many watch as `limits.max_watches` allows.
+            RequestError: There is no such kind.
+
+        Example:
+            async with node.watch("orders/") as changes:
+                async for change in changes:
+                    print(change.kind, change.key)
+        """
+        watch = self._engine.watch(_bytes(prefix), ",".join(kinds) or None, since)
+        changes = Changes(watch, lambda: self.state == "running")
+        self._watching.add(changes)
+        try:
+            yield changes
+        finally:
+            self._watching.discard(changes)
+            changes.close()
+
+    def on(self, *events: Happening, prefix: str = "", **terms: float) -> Callable[[FunctionT], FunctionT]:
+        """Has a function called when something happens to a key: a decorator, before the start or after.
+
+        A coroutine function runs as a task of the node, any other one in a thread. It is given a `Changed`:
+        `kind`, `key`, `version`, `size` and `revision`. What it raises is logged.
+
+        Args:
+            events: Of what kinds; without any, all but `lost`.
+            prefix: What the keys begin with.
+            terms: `concurrency`, `timeout`, `retries`, `backoff`, `queue`, as in the configuration.
+
+        Raises:
+            ConfigError: There is no such event, or a term is out of range.
+
+        Example:
+            @node.on("written", prefix="orders/")
+            async def ordered(change):
+                print(change.key, await node.get(change.key))
+        """
+        document = {"prefix": prefix, **terms} | ({"events": events} if events else {})
+        checked = checked_section(Terms, document)
+
+        def add(function: FunctionT) -> FunctionT:
+            self._callbacks.add(checked, function)
+            return function
+
+        return add
+
     async def clear(self) -> int:
         """Deletes every key. Returns how many there were."""
         return self._engine.clear()
@@ -286,8 +356,8 @@ class Node:
         return self._engine.merkle()
 
     def stats(self) -> dict[str, object]:
-        """Counters since the start and gauges of now, by name."""
-        return self._engine.stats()
+        """Counters since the start and gauges of now, by name; of each callback too."""
+        return self._engine.stats() | {"callbacks": self._callbacks.stats()}
 
     async def _options(self) -> dict[str, object]:
         """The engine's. Names of other boxes are looked up meanwhile, which may take seconds."""
@@ -317,6 +387,7 @@ class Node:
             addresses=lambda: list(self.addresses),
             uptime=lambda: time.monotonic() - born,
             cluster=membership.status,
+            callbacks=self._callbacks.stats,
             shut_down=self._on_shutdown,
         )
         table = commands.table() | membership.table()
@@ -345,9 +416,13 @@ class Node:
                     self._end_waits(wait)
                 case Replied(number, reply):
                     self._end_call(number, reply)
+                case Changed():
+                    self._callbacks.take(event)
+                case Stirred():
+                    self._stir()
                 case Drained():
                     self.drained = event
-                    self.abort()
+                    self._end_drain()
                 case Failed(message):
                     self._fail(error_for("node_failed", message))
 
@@ -356,6 +431,7 @@ class Node:
         if self._failure is None:
             self._failure = failure
             self._end_waits()
+            self._stir()
             self._loop.remove_reader(self._engine.fileno())  # there is nothing more to hear
             self._group.create_task(_raise(failure))
 
@@ -393,6 +469,20 @@ class Node:
             over = self._waits.get(wait)
             if over is not None and not over.done():  # else nobody waits any more
                 over.set_result(None)
+
+    async def _finish(self) -> None:
+        """Runs the callbacks that are due; a node that stops waits for them as long as for its clients."""
+        if self._failure is None and self._callbacks.stats():
+            self._pump()
+        await self._callbacks.close(self.config.drain_seconds)
+
+    def _stir(self) -> None:
+        for changes in self._watching:
+            changes.stir()
+
+    def _end_drain(self) -> None:
+        if self.state == "stopping" and not self._over.done():
+            self._over.set_result(None)
 
     async def _drain(self) -> None:
         deadline = self.config.drain_seconds

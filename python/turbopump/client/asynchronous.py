@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -11,6 +11,7 @@ from turbopump._native import Answer, ClientCodec
 from turbopump.client import address, call
 from turbopump.client.address import Address
 from turbopump.client.call import Bytes, Call, KeyVersion, StoredEntry
+from turbopump.client.changes_asynchronous import AsyncChanges
 from turbopump.client.pipeline import AsyncPipeline
 from turbopump.errors import TurbopumpError, error_for
 
@@ -121,15 +122,11 @@ class Connection(asyncio.Protocol):
 
 
 async def _connect(where: Address, password: str | None) -> Connection:
-    """A connection that has been greeted. A node that turns clients away says why before it reads."""
-    loop = asyncio.get_running_loop()
+    """A connection that has been greeted."""
     codec = ClientCodec()
+    opened = await _dial(where, codec, password)
+    loop = asyncio.get_running_loop()
     try:
-        opened = await _open(where)
-    except OSError as error:
-        raise where.unreachable(error) from error
-    try:
-        await _greet(opened, codec, password)
         _, connection = await loop.create_connection(lambda: Connection(where, codec), sock=opened)
     except OSError as error:
         opened.close()
@@ -138,6 +135,23 @@ async def _connect(where: Address, password: str | None) -> Connection:
         opened.close()
         raise
     return connection
+
+
+async def _dial(where: Address, codec: ClientCodec, password: str | None) -> socket.socket:
+    """A socket that has been greeted. A node that turns clients away says why before it reads."""
+    try:
+        opened = await _open(where)
+    except OSError as error:
+        raise where.unreachable(error) from error
+    try:
+        await _greet(opened, codec, password)
+    except OSError as error:
+        opened.close()
+        raise where.closed(error) from error
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 async def _open(where: Address) -> socket.socket:
@@ -236,13 +250,17 @@ class AsyncClient:
         """
         return await self._run(call.get(key))
 
-    async def read(self, key: Bytes) -> StoredEntry | None:
+    async def read(self, key: Bytes, *, version: str | None = None) -> StoredEntry | None:
         """The value under a key with its version and expiry, None if there is none.
 
+        Args:
+            key: 1 to `limits.max_key` bytes.
+            version: One of `versions`, also one that lost to another write; None for what the key is now.
+
         Raises:
-            RequestError: The key is empty or too long.
+            RequestError: The key is empty or too long, or `version` is none.
         """
-        return await self._run(call.read(key))
+        return await self._run(call.read(key, version))
 
     async def put(
         self,
@@ -342,6 +360,37 @@ class AsyncClient:
             finally:
                 connection.close()
         return asked.result(answer)
+
+    @asynccontextmanager
+    async def watch(
+        self, prefix: Bytes = b"", *, since: int | None = None, kinds: Iterable[str] = ()
+    ) -> AsyncIterator[AsyncChanges]:
+        """What changes on the node, from now on, on a connection of its own.
+
+        Args:
+            prefix: What their keys begin with.
+            since: A `revision` of this node: what changed after it comes first. None for from now on.
+            kinds: Some of written, arrived (from another node), healed, deleted, expired and lost (to another
+                write); all of them by default.
+
+        Raises:
+            UnavailableError: With the code `gone`: some of what changed since is not kept any more, or it is
+                from before the node's last start. With `busy`: as many watch as `limits.max_watches` allows.
+
+        Example:
+            async with client.watch("orders/") as changes:
+                async for change in changes:
+                    print(change.kind, change.key)
+        """
+        codec = ClientCodec()
+        async with self._patience():
+            opened = await _dial(self._where, codec, self._password)
+        changes = AsyncChanges(self._where, opened, codec, self._timeout)
+        try:
+            await changes.open(call.watch(prefix, since, kinds))
+            yield changes
+        finally:
+            changes.close()
 
     async def status(self) -> dict[str, Any]:
         """How the node does: name, state, addresses, build, counters."""

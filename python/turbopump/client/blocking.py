@@ -13,8 +13,8 @@ from turbopump._native import Answer, ClientCodec
 from turbopump.client import address, call
 from turbopump.client.address import Address
 from turbopump.client.call import Bytes, Call, KeyVersion, StoredEntry
+from turbopump.client.changes import Changes, stray
 from turbopump.client.pipeline import Pipeline
-from turbopump.errors import error_for
 
 RECEIVE_BYTES = 256 * 1024
 CHUNK_BYTES = 1024 * 1024
@@ -89,6 +89,31 @@ class Connection:
         [answer] = self._converse([id_], chain([header], chunks, [end]), timeout)
         return answer
 
+    def stream(self, asked: Call[Any], timeout: float) -> Iterator[Answer]:
+        """Sends a command that is answered again and again.
+
+        Args:
+            asked: Without a value.
+            timeout: Seconds of silence.
+
+        Raises:
+            As `exchange`.
+        """
+        id_, request = self._codec.request(asked.command, asked.params)
+        try:
+            self._be_patient(timeout)
+            self._socket.sendall(request)
+            while True:
+                answers: list[Answer] = []
+                self._receive(answers)
+                if any(answer.id != id_ for answer in answers):
+                    raise stray()
+                yield from answers
+        except TimeoutError as error:
+            raise self._where.silent(timeout) from error
+        except OSError as error:
+            raise self._where.closed(error) from error
+
     def close(self) -> None:
         """Ends the connection."""
         self._socket.close()
@@ -111,7 +136,7 @@ class Connection:
                 raise self._where.closed(error) from error
             self.spent = True
         if [answer.id for answer in answers] != ids:
-            raise error_for("protocol", "the answers are not those to what was asked")
+            raise stray()
         return answers
 
     def _send(self, chunks: Iterable[bytes], answers: list[Answer], wanted: int) -> None:
@@ -236,13 +261,17 @@ class Client:
         """
         return self._run(call.get(key))
 
-    def read(self, key: Bytes) -> StoredEntry | None:
+    def read(self, key: Bytes, *, version: str | None = None) -> StoredEntry | None:
         """The value under a key with its version and expiry, None if there is none.
 
+        Args:
+            key: 1 to `limits.max_key` bytes.
+            version: One of `versions`, also one that lost to another write; None for what the key is now.
+
         Raises:
-            RequestError: The key is empty or too long.
+            RequestError: The key is empty or too long, or `version` is none.
         """
-        return self._run(call.read(key))
+        return self._run(call.read(key, version))
 
     def put(
         self,
@@ -375,6 +404,27 @@ class Client:
             UnavailableError: With the code `timeout`: the key has no value still.
         """
         return self._run(call.wait(key, timeout), patience=timeout)
+
+    def watch(self, prefix: Bytes = b"", *, since: int | None = None, kinds: Iterable[str] = ()) -> Changes:
+        """What changes on the node, from now on, on a connection of its own.
+
+        Args:
+            prefix: What their keys begin with.
+            since: A `revision` of this node: what changed after it comes first. None for from now on.
+            kinds: Some of written, arrived (from another node), healed, deleted, expired and lost (to another
+                write); all of them by default.
+
+        Raises:
+            UnavailableError: With the code `gone`: some of what changed since is not kept any more, or it is
+                from before the node's last start. With `busy`: as many watch as `limits.max_watches` allows.
+
+        Example:
+            with client.watch("orders/") as changes:
+                for change in changes:
+                    print(change.kind, change.key)
+        """
+        connection = Connection(self._where, self._password, self._timeout)
+        return Changes(connection, call.watch(prefix, since, kinds), self._timeout)
 
     def status(self) -> dict[str, Any]:
         """How the node does: name, state, addresses, build, counters."""

@@ -1,7 +1,7 @@
 """What each command asks of a node, and what its answer means. No I/O: clients and pipelines build on it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -31,6 +31,17 @@ class KeyVersion(NamedTuple):
     size: int  # bytes of the value
     deleted: bool
     expires_ms: int | None  # Unix milliseconds of its end, None for never
+    sibling: bool = False  # it lost to a write that did not know it
+
+
+class KeyChange(NamedTuple):
+    """What happened to a key."""
+
+    revision: int  # its place among all changes on the node
+    kind: str  # written, arrived, healed, deleted, expired or lost
+    key: bytes
+    version: str
+    size: int  # bytes of the value
 
 
 class Page(NamedTuple):
@@ -78,9 +89,12 @@ def get(key: Bytes) -> Call[bytes | None]:
     return Call("read", {"name": as_bytes(key)}, lambda answer: answer.body, default=("not_found", None))
 
 
-def read(key: Bytes) -> Call[StoredEntry | None]:
-    """The value under a key with its version and expiry."""
-    return Call("read", {"name": as_bytes(key)}, _entry, default=("not_found", None))
+def read(key: Bytes, version: str | None = None) -> Call[StoredEntry | None]:
+    """The value under a key, or that of one of its versions, with its version and expiry."""
+    params: dict[str, str | bytes | int] = {"name": as_bytes(key)}
+    if version is not None:
+        params["version"] = version
+    return Call("read", params, _entry, default=("not_found", None))
 
 
 def put(
@@ -138,6 +152,24 @@ def wait(key: Bytes, timeout: float) -> Call[str]:
     )
 
 
+def watch(prefix: Bytes, since: int | None, kinds: Iterable[str]) -> Call[int]:
+    """What changes from now on, or since a revision; the revision it begins behind comes back first."""
+    params: dict[str, str | bytes | int] = {"prefix": as_bytes(prefix)}
+    if since is not None:
+        params["since"] = since
+    if words := ",".join(kinds):
+        params["kinds"] = words
+    return Call("watch", params, lambda answer: int(answer.params["revision"]))
+
+
+def change(answer: Answer) -> KeyChange | None:
+    """The change that a watching client is told, None if it is only told where the node is."""
+    told = answer.params
+    if "kind" not in told:
+        return None
+    return KeyChange(int(told["revision"]), told["kind"], answer.body, told["version"], int(told["size"]))
+
+
 def status() -> Call[dict[str, Any]]:
     """How the node does."""
     return Call("status", {}, lambda answer: json.loads(answer.body))
@@ -171,10 +203,11 @@ def _page(answer: Answer) -> Page:
 
 
 def _versions(answer: Answer) -> list[KeyVersion]:
-    """`version=V size=N state=value|tombstone expires=MS`, a line each."""
+    """`version=V size=N state=value|tombstone|sibling expires=MS`, a line each."""
     found = []
     for line in answer.body.decode().splitlines():
         fields = dict(field.split("=", 1) for field in line.split())
-        deleted = fields["state"] == "tombstone"
-        found.append(KeyVersion(fields["version"], int(fields["size"]), deleted, _expires(fields)))
+        deleted, sibling = fields["state"] == "tombstone", fields["state"] == "sibling"
+        size, expires = int(fields["size"]), _expires(fields)
+        found.append(KeyVersion(fields["version"], size, deleted, expires, sibling))
     return found

@@ -5,8 +5,9 @@ Every limit has its default and its reason here. Not how the file is put into wo
 """
 
 from turbopump.config.address import Address, resolve
+from turbopump.config.callback import Callback, Happening, Terms
 from turbopump.config.cluster import Cluster
-from turbopump.config.document import Config, Log, load, parse, schema
+from turbopump.config.document import Config, Log, checked_section, load, parse, schema
 from turbopump.config.keyspace import Keyspace
 from turbopump.config.limits import Limits
 from turbopump.config.member import Guests, Member, Tcp
@@ -17,9 +18,11 @@ from turbopump.config.section import Section, is_loopback, parse_mode, parse_siz
 
 __all__ = [
     "Address",
+    "Callback",
     "Cluster",
     "Config",
     "Guests",
+    "Happening",
     "Keyspace",
     "Limits",
     "Log",
@@ -28,6 +31,8 @@ __all__ = [
     "Secrets",
     "Section",
     "Tcp",
+    "Terms",
+    "checked_section",
     "copies_of",
     "engine_options",
     "is_clone",

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from turbopump.config.agreement import disagreements
+from turbopump.config.callback import Callback
 from turbopump.config.cluster import Cluster
 from turbopump.config.keyspace import COPIES_MAX, Keyspace, Placement
 from turbopump.config.limits import Limits
@@ -14,6 +15,8 @@ from turbopump.config.member import Member
 from turbopump.config.section import Section, check_socket_path, distinct
 from turbopump.errors import ConfigError
 from turbopump.problem import DisagreementError, one_of, problems_of
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 class Log(Section):
@@ -48,6 +51,12 @@ class Config(Section):
     )
     keyspaces: tuple[Keyspace, ...] = Field(
         default=(), strict=False, max_length=1000, description="Key prefixes with rules of their own."
+    )
+    callbacks: tuple[Callback, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=100,
+        description="What is run when something happens to a key; each change is held against all of them.",
     )
     limits: Limits = Field(default=Limits(), description="What clients may take.")
     log: Log = Field(default=Log(), description="What is logged, and how.")
@@ -161,10 +170,19 @@ def parse(document: object) -> Config:
     Raises:
         ConfigError: It is not valid; with every problem in it.
     """
+    return checked_section(Config, document)
+
+
+def checked_section(section: type[SectionT], document: object) -> SectionT:
+    """A section made of what a file would hold.
+
+    Raises:
+        ConfigError: It is not valid; with every problem in it.
+    """
     try:
-        return Config.model_validate(document)
+        return section.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(problems_of(error, Config)) from error
+        raise ConfigError(problems_of(error, section)) from error
 
 
 def _no_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:

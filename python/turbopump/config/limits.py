@@ -74,6 +74,43 @@ class Limits(Section):
         le=10**7,
         description="Seconds that a client may wait for a key: one that vanished is not kept for ever.",
     )
+    max_watches: int = Field(
+        default=1000,
+        ge=0,
+        le=1 << 16,
+        description="Clients that may watch what changes: each looks at every change.",
+    )
+    max_changes: int = Field(
+        default=65_536,
+        ge=1,
+        le=1 << 24,
+        description="Changes that one who watches may be behind: some tenths of a second of writes at full "
+        "speed. Nothing is kept while nobody watches.",
+    )
+    max_change_bytes: Size = Field(
+        default=1 << 24,
+        ge=4096,
+        le=1 << 32,
+        description="Bytes that these changes may take: their keys, not their values.",
+    )
+    max_siblings: int = Field(
+        default=8,
+        ge=0,
+        le=1000,
+        description="Values of one key that lost to a write that did not know them, kept to be looked at.",
+    )
+    max_sibling_bytes: Size = Field(
+        default=1 << 24,
+        ge=0,
+        le=1 << 40,
+        description="Bytes that such values of all keys may take; the oldest go first.",
+    )
+    max_sibling_age: float = Field(
+        default=86_400,
+        gt=0,
+        le=10**8,
+        description="Seconds that such a value is kept: a day, for somebody to notice.",
+    )
     read_buffer: Size = Field(
         default=1 << 16,
         ge=4096,

@@ -1,5 +1,8 @@
 //! The limits a replica keeps. Not their reasons: `turbopump/config.py` owns names, defaults and reasons.
 
+use crate::feed::FeedLimits;
+use crate::siblings::SiblingLimits;
+
 /// What one client, or all of them together, may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -21,6 +24,10 @@ pub struct Limits {
     pub waits_max: usize,
     /// Milliseconds a client may wait for a key.
     pub wait_ms_max: u64,
+    /// What the feed of changes keeps to.
+    pub feed: FeedLimits,
+    /// How many values that lost are kept.
+    pub siblings: SiblingLimits,
 }
 
 impl Limits {
@@ -51,6 +58,8 @@ impl Default for Limits {
             keys_max: 1_000_000,
             waits_max: 10_000,
             wait_ms_max: 3_600_000,
+            feed: FeedLimits::default(),
+            siblings: SiblingLimits::default(),
         }
     }
 }

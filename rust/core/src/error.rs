@@ -84,6 +84,12 @@ pub enum Refusal {
     /// The time to wait is over. Whatever was waited for had not happened.
     #[error("it did not happen within the time given")]
     Timeout,
+    /// What follows this revision is not kept any more, or was another start's.
+    #[error("changes after that revision are not kept, the oldest is {oldest}: read anew, watch from now")]
+    Gone {
+        /// The oldest revision that is kept; of none, the next.
+        oldest: u64,
+    },
     /// The node has too much of something at once; trying again later may help.
     #[error("{0}")]
     Busy(String),
@@ -152,6 +158,7 @@ impl Refusal {
             Refusal::Immutable(_) => "immutable",
             Refusal::NoSpace(_) => "no_space",
             Refusal::Timeout => "timeout",
+            Refusal::Gone { .. } => "gone",
             Refusal::Busy(_) => "busy",
             Refusal::Unavailable(_) => "unavailable",
             Refusal::Moved { .. } => "moved",

@@ -123,11 +123,14 @@ pub struct LargeEntry {
     pub expires_ms: u64,
     /// As `View::floor`.
     pub floor: Version,
-    /// What the write replaced.
-    pub base: Version,
+    /// What the write replaced, as `Record::base`.
+    pub base: Option<Version>,
     /// Bytes of the value.
     pub len: u64,
 }
+
+/// A base that the sender does not know: no node is called so.
+const UNKNOWN: Version = Version { stamp: u64::MAX, node: NodeId(u64::MAX) };
 
 const HELLO: u8 = 1;
 const PUT: u8 = 2;
@@ -194,7 +197,7 @@ impl Message {
                 version(out, entry.version);
                 numbers(out, &[entry.expires_ms]);
                 version(out, entry.floor);
-                version(out, entry.base);
+                version(out, entry.base.unwrap_or(UNKNOWN));
                 numbers(out, &[entry.len]);
             }
             Message::Exchange(bytes) => {
@@ -335,7 +338,7 @@ impl Parts {
             version: self.version()?,
             expires_ms: self.number()?,
             floor: self.version()?,
-            base: self.version()?,
+            base: Some(self.version()?).filter(|base| *base != UNKNOWN),
             len: self.number()?,
         })
     }
@@ -352,7 +355,7 @@ mod tests {
             version,
             expires_ms: 5,
             floor: Version::ZERO,
-            base: version,
+            base: Some(version),
             len: 1 << 40,
         };
         let refused = vec![(3, NotTaken::NoSpace), (4, NotTaken::Stale(version))];

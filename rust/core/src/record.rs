@@ -13,7 +13,9 @@ const TOMBSTONE: u8 = 1;
 const EXPIRES: u8 = 1 << 1;
 const FLOOR: u8 = 1 << 2;
 const BASE: u8 = 1 << 3;
-const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE;
+/// The base is nothing: the key had no entry.
+const NEW: u8 = 1 << 4;
+const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE | NEW;
 
 /// These bytes are no record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -27,13 +29,15 @@ pub struct Record<'a> {
     pub key: &'a [u8],
     /// What it says.
     pub view: View<'a>,
-    /// The version that the write replaced, if the sender knows.
+    /// The version that the write replaced, which is zero if there was none; `None` if the sender does not
+    /// know.
     pub base: Option<Version>,
 }
 
 /// Appends the entry of `key`. Of a large value only the head: its value must not be `Value::Blob`.
 pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Version>) {
-    let base = base.filter(|base| *base != Version::ZERO);
+    let new = base == Some(Version::ZERO);
+    let base = base.filter(|_| !new);
     let value = match view.value {
         Some(Value::Inline(bytes)) => bytes,
         Some(Value::Blob(_)) | None => b"",
@@ -43,7 +47,8 @@ pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Versi
         set(view.value.is_none(), TOMBSTONE)
             | set(view.expires_ms != 0, EXPIRES)
             | set(view.floor != Version::ZERO, FLOOR)
-            | set(base.is_some(), BASE),
+            | set(base.is_some(), BASE)
+            | set(new, NEW),
     );
     out.extend_from_slice(&(key.len() as u16).to_le_bytes());
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -100,8 +105,9 @@ impl<'a> Reader<'a> {
         let version = self.version()?;
         let expires_ms = if flags & EXPIRES != 0 { self.number::<8>()? } else { 0 };
         let floor = if flags & FLOOR != 0 { self.version()? } else { Version::ZERO };
+        let new = (flags & NEW != 0).then_some(Version::ZERO);
         let base = if flags & BASE != 0 { Some(self.version()?) } else { None };
-        let base = base.filter(|base| *base != Version::ZERO);
+        let base = base.filter(|base| *base != Version::ZERO).or(new);
         let (key, value) = (self.take(key_len)?, self.take(value_len)?);
         let value = (flags & TOMBSTONE == 0).then_some(Value::Inline(value));
         Ok(Record { key, view: View { version, expires_ms, floor, value }, base })
@@ -120,5 +126,23 @@ impl<'a> Iterator for Reader<'a> {
             self.rest = &[];
         }
         Some(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_write_replaced_goes_there_and_back() {
+        let view = View::value(Version { stamp: 3, node: NodeId(1) }, Value::Inline(b"value"));
+        let known = Version { stamp: 2, node: NodeId(2) };
+        for (base, more) in [(None, 0), (Some(Version::ZERO), 0), (Some(known), 16)] {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, b"key", &view, base);
+            assert_eq!(bytes.len(), 1 + 2 + 4 + 16 + more + 3 + 5);
+            let read: Vec<_> = Reader::new(&bytes).collect();
+            assert_eq!(read, [Ok(Record { key: b"key", view, base })]);
+        }
     }
 }

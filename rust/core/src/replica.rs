@@ -8,8 +8,10 @@ use crate::blob::{BLOB_BYTES_MIN, Blob, BlobRef, Value};
 use crate::config::Limits;
 use crate::entry::{KEY_BYTES_MAX, View};
 use crate::error::Refusal;
+use crate::feed::{Feed, Kind};
 use crate::keyspace::Writes;
 use crate::outbox::Outbox;
+use crate::siblings::Siblings;
 use crate::store::{Cell, Merged, Store};
 use crate::usage::Usage;
 use crate::version::Version;
@@ -202,13 +204,24 @@ pub struct Replica {
     stranger_limits: Arc<Limits>,
     counters: Arc<Counters>,
     outbox: Option<Arc<Outbox>>,
+    feed: Arc<Feed>,
+    siblings: Arc<Siblings>,
 }
 
 impl Replica {
     /// A coordinator for one thread, with counters of its own.
     pub fn new(store: Arc<Store>, waits: Arc<Waits>, limits: Arc<Limits>) -> Self {
         let stranger_limits = Arc::new(limits.for_strangers());
-        Replica { store, waits, limits, stranger_limits, counters: Arc::default(), outbox: None }
+        Replica {
+            store,
+            waits,
+            limits,
+            stranger_limits,
+            counters: Arc::default(),
+            outbox: None,
+            feed: Arc::default(),
+            siblings: Arc::default(),
+        }
     }
 
     /// A coordinator for any number of threads.
@@ -219,6 +232,26 @@ impl Replica {
     /// The same coordinator, in a cluster.
     pub fn with_outbox(self, outbox: Arc<Outbox>) -> Self {
         Replica { outbox: Some(outbox), ..self }
+    }
+
+    /// The same coordinator, with this feed of changes.
+    pub fn with_feed(self, feed: Arc<Feed>) -> Self {
+        Replica { feed, ..self }
+    }
+
+    /// The same coordinator, with these siblings.
+    pub fn with_siblings(self, siblings: Arc<Siblings>) -> Self {
+        Replica { siblings, ..self }
+    }
+
+    /// Values that lost to others.
+    pub fn siblings(&self) -> &Arc<Siblings> {
+        &self.siblings
+    }
+
+    /// What changed lately.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// The way to the other replicas; `None` on a single node.
@@ -487,6 +520,8 @@ impl Replica {
                 if let Some(outbox) = &self.outbox {
                     outbox.wrote(cell.key(), base);
                 }
+                let kind = if view.value.is_some() { Kind::Written } else { Kind::Deleted };
+                self.feed.note(kind, cell.key(), view.version, view.value.map_or(0, |value| value.len()));
                 Ok(())
             }
             Merged::Kept | Merged::Stale => Err(Refusal::Internal(format!(
@@ -494,6 +529,13 @@ impl Replica {
                 view.version
             ))),
         }
+    }
+
+    /// Drops some of what has passed, as `Store::collect`, and tells those who watch.
+    pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> (u64, usize) {
+        self.store.collect_each(cursor, limit, now_ms, |key, version, size| {
+            self.feed.note(Kind::Expired, key, version, size);
+        })
     }
 
     /// Gives the value of `key` a version above `watermark`, if it has one at or below it. Returns the

@@ -2,6 +2,7 @@
 //! time and the answers to cold commands, and does what each call's `Flow` says.
 
 mod away;
+mod watching;
 
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use crate::config::Limits;
 pub use crate::context::Ask;
 use crate::context::{COMMAND_NS, Context, STEP_NS};
 use crate::error::Refusal;
+use crate::feed::Watch;
 use crate::job::Job;
 use crate::output::Output;
 use crate::pipe::commands as pipe;
@@ -39,6 +41,9 @@ pub enum Flow {
     /// Call `handle_wait` when the key has a value, or after so many milliseconds; `None` keeps the deadline
     /// of the wait that goes on.
     Wait(Vec<u8>, Option<u64>),
+    /// Call `handle_changes` when the feed of changes wakes, when the client has taken what it was sent if
+    /// this says that there is more already, and now and then.
+    Watch(bool),
     /// Close the connection.
     Close,
     /// Close it after reading, for a while, what the client still sends: it may not have read the error yet.
@@ -101,6 +106,7 @@ enum Stage {
     Asked(Option<Box<Request>>),
     Waiting(Box<Request>, Vec<u8>),
     Remote(Box<Remote>),
+    Watching(Box<Request>, Watch),
     Over,
 }
 
@@ -258,6 +264,9 @@ impl Session {
 
     /// Refuses whatever the client is waiting for, because the node cannot answer it now.
     pub fn handle_refusal(&mut self, refusal: Refusal, world: &mut World<'_>) -> Flow {
+        if let Stage::Watching(..) = &self.stage {
+            return self.end_watch(&refusal, world);
+        }
         if let Stage::Waiting(request, _) = &self.stage {
             pipe::writer(world.out, &self.client, request).refusal(&refusal);
             return self.answered(world);
@@ -426,19 +435,6 @@ impl Session {
                 return (rest, self.confirm(mark, wire, request.id, world));
             }
             match ran {
-                Ok(pipe::Next::Ask(ask)) => {
-                    self.stage = Stage::Asked(Some(request));
-                    return (rest, Flow::Ask(ask));
-                }
-                Ok(pipe::Next::Job(job)) => {
-                    self.unconfirmed = world.waits();
-                    self.stage = Stage::Working(job);
-                    return (rest, Flow::Yield);
-                }
-                Ok(pipe::Next::Wait(key, timeout_ms)) => {
-                    self.stage = Stage::Waiting(request, key.clone());
-                    return (rest, Flow::Wait(key, Some(timeout_ms)));
-                }
                 Ok(pipe::Next::Admitted) => {}
                 Ok(pipe::Next::Keep { frame }) => {
                     pipe.keep = true;
@@ -446,8 +442,27 @@ impl Session {
                 }
                 Ok(pipe::Next::Done) | Err(_) if pipe.keep => {}
                 Ok(pipe::Next::Done) | Err(_) => return (0..0, Flow::Close),
+                Ok(next) => return (rest, self.pause(request, next, world)),
             }
         }
+    }
+
+    /// A request of the pipe protocol is not answered yet, or not for the last time.
+    fn pause(&mut self, request: Box<Request>, next: pipe::Next, world: &World<'_>) -> Flow {
+        let (stage, flow) = match next {
+            pipe::Next::Ask(ask) => (Stage::Asked(Some(request)), Flow::Ask(ask)),
+            pipe::Next::Job(job) => {
+                self.unconfirmed = world.waits();
+                (Stage::Working(job), Flow::Yield)
+            }
+            pipe::Next::Wait(key, timeout_ms) => {
+                (Stage::Waiting(request, key.clone()), Flow::Wait(key, Some(timeout_ms)))
+            }
+            pipe::Next::Watch(watch) => (Stage::Watching(request, watch), Flow::Watch(true)),
+            pipe::Next::Done | pipe::Next::Admitted | pipe::Next::Keep { .. } => (Stage::Reading, Flow::Read),
+        };
+        self.stage = stage;
+        flow
     }
 }
 

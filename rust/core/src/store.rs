@@ -275,6 +275,18 @@ impl Store {
     /// that need not be kept; returns the cursor to go on with, 0 at the end, and how many were dropped.
     /// Skips branches where nothing can be.
     pub fn collect(&self, cursor: u64, limit: usize, now_ms: u64) -> (u64, usize) {
+        self.collect_each(cursor, limit, now_ms, |_, _, _| {})
+    }
+
+    /// The same, and tells the key, the version and the size of each value whose time has passed, which is
+    /// locked meanwhile.
+    pub fn collect_each(
+        &self,
+        cursor: u64,
+        limit: usize,
+        now_ms: u64,
+        mut over: impl FnMut(&[u8], Version, usize),
+    ) -> (u64, usize) {
         let mut due = Vec::new();
         let next = self.walk(
             cursor,
@@ -290,9 +302,12 @@ impl Store {
         for key in &due {
             let mut cell = self.cell(key);
             let Some(view) = cell.view().filter(|view| view.live(now_ms).is_none()) else { continue };
-            let expired = view.value.is_some();
+            let (version, expired) = (view.version, view.value.map(|value| value.len()));
             if cell.collect() {
-                self.expired.fetch_add(u64::from(expired), Relaxed);
+                if let Some(size) = expired {
+                    self.expired.fetch_add(1, Relaxed);
+                    over(key, version, size);
+                }
                 dropped += 1;
             }
         }

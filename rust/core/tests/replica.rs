@@ -8,6 +8,7 @@ use turbopump_core::blob::Value;
 use turbopump_core::config::Limits;
 use turbopump_core::entry::View;
 use turbopump_core::error::Refusal;
+use turbopump_core::feed::{Feed, Filter, Kind, Kinds};
 use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::replica::{Body, Condition, Lifetime, Replica};
 use turbopump_core::store::{Store, StoreConfig};
@@ -54,4 +55,31 @@ fn a_key_at_the_last_stamp_is_not_written_and_says_so() {
     assert!(matches!(put(&replica, b"a", b"ours"), Err(Refusal::Internal(_))));
     assert!(matches!(replica.delete(b"a", Condition::Always, NOW_MS), Err(Refusal::Internal(_))));
     assert!(replica.get(b"a", NOW_MS, |view| view.and_then(|view| view.value) == last.value));
+}
+
+#[test]
+fn the_feed_tells_of_writes_deletes_and_what_expires() -> Result<(), Refusal> {
+    let feed = Arc::new(Feed::default());
+    let replica = Replica::new(store(), waits(), Arc::new(Limits::default())).with_feed(Arc::clone(&feed));
+    let mut watch = feed.watch(Filter { prefix: b"a".to_vec(), kinds: Kinds::ALL }, None)?;
+    let first = put(&replica, b"a", b"12")?;
+    put(&replica, b"b", b"not watched")?;
+    let deleted = replica.delete(b"a", Condition::Always, NOW_MS)?;
+    replica.delete(b"a", Condition::Always, NOW_MS)?; // there is nothing to be told of
+    let until = Lifetime::Until(NOW_MS + 1);
+    let last = replica.put(b"a", Body::Lent(b"123"), until, Condition::Always, NOW_MS)?;
+    replica.collect(0, usize::MAX, NOW_MS);
+    replica.collect(0, usize::MAX, NOW_MS + 1);
+
+    let (found, more) = watch.read(100)?;
+    let found: Vec<_> = found.iter().map(|change| (change.kind, change.version, change.size)).collect();
+    let gone = deleted.expect("there was a value");
+    let expected = [
+        (Kind::Written, first, 2),
+        (Kind::Deleted, gone, 0),
+        (Kind::Written, last, 3),
+        (Kind::Expired, last, 3),
+    ];
+    assert_eq!((found.as_slice(), more), (&expected[..], false));
+    Ok(())
 }

@@ -317,6 +317,32 @@ fn a_wait_ends_when_the_key_appears_or_the_time_is_up() {
 }
 
 #[test]
+fn a_watch_tells_what_there_is_room_for_and_ends_when_it_is_gone() {
+    let replica = replica();
+    let mut watching = Peer::new();
+    assert_eq!(watching.send(&replica, b"keep||\nwatch|prefix=a|\n", false), Flow::Watch(true));
+    let (mut flow, mut told) = (Flow::Watch(true), 0);
+    for number in 0..300 {
+        talk(&replica, format!("write|name=a{number}|v\n").as_bytes(), &[]);
+    }
+    while flow == Flow::Watch(true) {
+        let mut world = World { replica: &replica, now_ms: NOW_MS, random: 7, out: &mut watching.out };
+        flow = watching.session.handle_changes(false, &mut world);
+        told += 1;
+    }
+    assert_eq!((flow, told), (Flow::Watch(false), 3));
+    let text = String::from_utf8_lossy(watching.out.front()).into_owned();
+    assert_eq!(text.lines().filter(|line| line.starts_with("event|revision=")).count(), 300);
+
+    let mut world = World { replica: &replica, now_ms: NOW_MS, random: 7, out: &mut watching.out };
+    assert_eq!(watching.session.handle_changes(true, &mut world), Flow::Watch(false));
+    assert_eq!(watching.session.handle_refusal(Refusal::ShuttingDown, &mut world), Flow::Read);
+    assert_eq!(replica.feed().watches(), 0);
+    let text = String::from_utf8_lossy(watching.out.front()).into_owned();
+    assert!(text.contains("ok|revision=") && text.contains("error|code=shutting_down|"), "{text}");
+}
+
+#[test]
 fn a_busy_node_says_so_in_the_clients_words() {
     let replica = replica();
     for (wire, expected) in

@@ -25,6 +25,8 @@ pub enum Stage {
     Remote,
     /// Nothing, until the key it waits for appears.
     Waiting,
+    /// Send what changes.
+    Watching,
     /// Close.
     Closing,
     /// Read and forget so many bytes more, then close.
@@ -74,6 +76,8 @@ pub struct Connection {
     pub readable: bool,
     /// The client has half-closed: what is to be read now is the last.
     pub hangup: bool,
+    /// Of `Stage::Watching`: there is more for it.
+    pub behind: bool,
     /// Polled for reading.
     pub polled: bool,
     /// Polled for writing too.
@@ -102,6 +106,7 @@ impl Connection {
             deadline_ms: None,
             readable: true,
             hangup: false,
+            behind: false,
             polled: false,
             polled_write: false,
             doomed: false,

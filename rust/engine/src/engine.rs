@@ -12,10 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
 use turbopump_core::error::Refusal;
+use turbopump_core::feed::{Feed, Filter, Watch};
 use turbopump_core::keyspace::{Acks, Keyspaces};
 use turbopump_core::merkle::DigestKey;
 use turbopump_core::replica::{Counters, Replica};
 use turbopump_core::reply::Reply;
+use turbopump_core::siblings::Siblings;
 use turbopump_core::store::{Store, StoreConfig};
 use turbopump_core::version::{NodeId, Version};
 use turbopump_core::waits::{Waiter, Waits};
@@ -81,6 +83,8 @@ impl Engine {
         let coordinator = |_| {
             let limits = Arc::new(config.limits.clone());
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
+                .with_feed(Arc::clone(replica.feed()))
+                .with_siblings(Arc::clone(replica.siblings()))
         };
         let mut replicas: Vec<Replica> = (0..count).map(coordinator).collect();
         let mut peers = None;
@@ -173,6 +177,9 @@ impl Engine {
         let mut events = self.shared.events.drain();
         let appeared = self.shared.replica.waits().take_ready(self.shared.inboxes.len());
         events.extend(appeared.into_iter().map(Event::Appeared));
+        let feed = self.shared.replica.feed();
+        events.extend(feed.take_woken(self.shared.inboxes.len()).then_some(Event::Stirred));
+        events.extend(feed.take_queue().into_iter().map(Event::Changed));
         events
     }
 
@@ -204,6 +211,22 @@ impl Engine {
     /// Ends a wait that is not over.
     pub fn forget(&self, key: &[u8], wait: u64) {
         self.shared.replica.waits().cancel(key, self.waiter(wait));
+    }
+
+    /// Begins to watch, from this process: a `Stirred` event tells to read on.
+    ///
+    /// # Errors
+    /// As `Feed::watch`.
+    pub fn watch(&self, filter: Filter, since: Option<u64>) -> Result<Watch, Refusal> {
+        let feed = self.shared.replica.feed();
+        let watch = feed.watch(filter, since)?;
+        feed.listen(self.shared.inboxes.len(), true);
+        Ok(watch)
+    }
+
+    /// Has a `Changed` event tell of each change that one of these rules takes, as far as there is room.
+    pub fn set_rules(&self, rules: Vec<Filter>) {
+        self.shared.replica.feed().set_rules(rules, self.shared.inboxes.len());
     }
 
     fn waiter(&self, wait: u64) -> Waiter {
@@ -317,6 +340,9 @@ impl Engine {
             ("refusals", sum(|counters| counters.refusals.get())),
             ("connections", shared.connections.load(Relaxed) as u64),
             ("accepted", shared.accepted.load(Relaxed)),
+            ("siblings", shared.replica.siblings().len() as u64),
+            ("watches", shared.replica.feed().watches() as u64),
+            ("changes_dropped", shared.replica.feed().dropped()),
             ("turned_away", shared.turned_away.load(Relaxed)),
         ]
     }
@@ -368,8 +394,11 @@ fn replica(
         Some(inbox) => inbox.wake(),
         None => events.signal(),
     };
+    let feed = Feed::new(config.limits.feed, unix_ms(), Box::new(wake.clone()));
     let waits = Waits::new(config.limits.waits_max, Box::new(wake));
-    Ok(Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone())))
+    let replica = Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone()));
+    let siblings = Siblings::new(config.limits.siblings);
+    Ok(replica.with_feed(Arc::new(feed)).with_siblings(Arc::new(siblings)))
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
+use turbopump_core::feed::Change;
 
 /// News from a reactor.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,6 +39,10 @@ pub enum Event {
         /// What a client would be answered, with its length.
         reply: Vec<u8>,
     },
+    /// There are changes for those of this process who watch.
+    Stirred,
+    /// A change that one of the rules takes.
+    Changed(Change),
     /// All reactors have drained.
     Drained {
         /// Connections that ended between two requests.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use turbopump_core::config::Limits;
+use turbopump_core::error::Refusal;
 use turbopump_core::keyspace::Keyspaces;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
@@ -34,6 +35,7 @@ pub fn replica() -> Replica {
         keys_max: 10,
         waits_max: 4,
         wait_ms_max: 1000,
+        ..Limits::default()
     };
     Replica::new(Arc::new(store), Arc::new(Waits::new(4, Box::new(|_| {}))), Arc::new(limits))
 }
@@ -54,6 +56,7 @@ pub fn talk(replica: &Replica, wire: &[u8], step: usize) -> Vec<u8> {
             flow = match flow {
                 Flow::Yield => session.resume(&mut world),
                 Flow::Ask(_) => session.handle_answer(&Reply::Ok, &mut world),
+                Flow::Watch(_) => session.handle_refusal(Refusal::ShuttingDown, &mut world),
                 Flow::Wait(..) => session.handle_wait(true, &mut world),
                 Flow::Read => break,
                 // A node alone waits for no other: the store says whether this can be.

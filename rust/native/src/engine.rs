@@ -2,9 +2,11 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use turbopump_core::error::Refusal;
+use turbopump_core::feed::{self, Filter, Kinds};
 use turbopump_core::replica::{Body, Condition, Lifetime, Replica};
 use turbopump_core::version::Version;
 use turbopump_engine::engine::{self as native, unix_ms};
@@ -26,6 +28,30 @@ impl Entry {
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str, &'static str) {
         ("value", "version", "expires_ms")
+    }
+}
+
+/// A place among the changes of an engine.
+#[pyclass(frozen, module = "turbopump._native")]
+pub struct Watch {
+    watch: Mutex<Option<feed::Watch>>,
+}
+
+#[pymethods]
+impl Watch {
+    fn read(&self, py: Python<'_>, limit: usize) -> PyResult<(Vec<Py<events::Changed>>, bool)> {
+        let read = py.detach(|| self.watch.lock().as_mut().map_or(Ok((vec![], false)), |it| it.read(limit)));
+        let (found, more) = read.map_err(|refusal| error::refused(py, &refusal))?;
+        Ok((found.iter().map(|change| events::Changed::of(py, change)).collect::<PyResult<_>>()?, more))
+    }
+
+    #[getter]
+    fn revision(&self) -> u64 {
+        self.watch.lock().as_ref().map_or(0, feed::Watch::revision)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.watch.lock().take());
     }
 }
 
@@ -56,6 +82,15 @@ fn condition(py: Python<'_>, word: Option<&str>, if_version: Option<Version>) ->
 
 fn bad_param(py: Python<'_>, name: &str, value: &str, fix: &str) -> PyErr {
     error::refused(py, &Refusal::bad_param(name, value.as_bytes(), fix))
+}
+
+fn filter(py: Python<'_>, prefix: &[u8], kinds: Option<&str>) -> PyResult<Filter> {
+    let fix = "some of written, arrived, healed, deleted, expired and lost, with commas between";
+    let kinds = match kinds {
+        None => Kinds::ALL,
+        Some(words) => Kinds::named(words.as_bytes()).ok_or_else(|| bad_param(py, "kinds", words, fix))?,
+    };
+    Ok(Filter { prefix: prefix.to_vec(), kinds })
 }
 
 impl Engine {
@@ -196,6 +231,27 @@ impl Engine {
 
     fn forget(&self, py: Python<'_>, key: &[u8], wait: u64) {
         py.detach(|| self.engine.forget(key, wait));
+    }
+
+    #[pyo3(signature = (prefix = &[][..], kinds = None, since = None))]
+    fn watch(
+        &self,
+        py: Python<'_>,
+        prefix: &[u8],
+        kinds: Option<&str>,
+        since: Option<u64>,
+    ) -> PyResult<Watch> {
+        let filter = filter(py, prefix, kinds)?;
+        let watch = py.detach(|| self.engine.watch(filter, since));
+        let watch = watch.map_err(|refusal| error::refused(py, &refusal))?;
+        Ok(Watch { watch: Mutex::new(Some(watch)) })
+    }
+
+    fn set_rules(&self, py: Python<'_>, rules: Vec<(Vec<u8>, String)>) -> PyResult<()> {
+        let rules = rules.iter().map(|(prefix, kinds)| filter(py, prefix, Some(kinds)));
+        let rules = rules.collect::<PyResult<_>>()?;
+        py.detach(|| self.engine.set_rules(rules));
+        Ok(())
     }
 
     #[pyo3(signature = (cursor, limit, prefix = &[][..]))]

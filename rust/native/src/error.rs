@@ -61,6 +61,7 @@ pub fn refused(py: Python<'_>, refusal: &Refusal) -> PyErr {
         Refusal::NoSpace(_) => with_code::<NoSpaceError>(py, code, message),
         Refusal::Timeout
         | Refusal::Busy(_)
+        | Refusal::Gone { .. }
         | Refusal::ShuttingDown
         | Refusal::Unavailable(_)
         | Refusal::Internal(_) => with_code::<UnavailableError>(py, code, message),

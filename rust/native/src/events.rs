@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use turbopump_core::feed::Change;
 use turbopump_engine::events::Event;
 
 /// A client sent a cold command.
@@ -37,6 +38,29 @@ pub struct Appeared {
 pub struct Replied {
     call: u64,
     reply: Py<PyBytes>,
+}
+
+/// There are changes for who watches.
+#[pyclass(frozen, module = "turbopump._native")]
+pub struct Stirred {}
+
+/// A key has changed.
+#[pyclass(frozen, get_all, module = "turbopump._native")]
+pub struct Changed {
+    revision: u64,
+    kind: &'static str,
+    key: Py<PyBytes>,
+    version: String,
+    size: u64,
+}
+
+impl Changed {
+    /// A change, as Python sees it.
+    pub fn of(py: Python<'_>, change: &Change) -> PyResult<Py<Changed>> {
+        let (revision, kind, size) = (change.revision, change.kind.name(), change.size);
+        let key = PyBytes::new(py, &change.key).unbind();
+        Py::new(py, Changed { revision, kind, key, version: change.version.to_string(), size })
+    }
 }
 
 /// The drain is over.
@@ -87,6 +111,14 @@ impl Replied {
 }
 
 #[pymethods]
+impl Changed {
+    #[classattr]
+    fn __match_args__() -> (&'static str, &'static str, &'static str, &'static str, &'static str) {
+        ("revision", "kind", "key", "version", "size")
+    }
+}
+
+#[pymethods]
 impl Drained {
     #[classattr]
     fn __match_args__() -> (&'static str, &'static str) {
@@ -111,6 +143,8 @@ pub fn object(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Replied { call, reply } => {
             Py::new(py, Replied { call, reply: PyBytes::new(py, &reply).unbind() })?.into_any()
         }
+        Event::Stirred => Py::new(py, Stirred {})?.into_any(),
+        Event::Changed(change) => Changed::of(py, &change)?.into_any(),
         Event::Drained { answered, aborted } => Py::new(py, Drained { answered, aborted })?.into_any(),
     })
 }

@@ -45,14 +45,14 @@ mod _native {
     #[pymodule_export]
     use super::codec::{Answer, ClientCodec};
     #[pymodule_export]
-    use super::engine::{Engine, Entry};
+    use super::engine::{Engine, Entry, Watch};
     #[pymodule_export]
     use super::error::{
         ConflictError, DeniedError, NoSpaceError, NodeFailedError, NotFoundError, ProtocolError,
         RequestError, TurbopumpError, UnavailableError,
     };
     #[pymodule_export]
-    use super::events::{Appeared, Asked, Drained, Failed, Logged, Replied};
+    use super::events::{Appeared, Asked, Changed, Drained, Failed, Logged, Replied, Stirred};
     #[pymodule_export]
     use super::merkle::MerkleTree;
     #[pymodule_export]

@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use turbopump_core::cluster::ClusterConfig;
 use turbopump_core::config::Limits;
+use turbopump_core::feed::FeedLimits;
 use turbopump_core::keyspace::{Acks, Keyspace, Writes};
 use turbopump_core::merkle::DigestKey;
+use turbopump_core::siblings::SiblingLimits;
 use turbopump_core::version::Version;
 use turbopump_engine::config::{ClusterOptions, EngineConfig, Guests, MemberOptions};
 use turbopump_udt::{PresharedKey, PrivateKey, PublicKey};
@@ -70,6 +72,7 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
     let limits = Dict::of("limits.", &options.take::<Bound<'_, PyDict>>("limits")?)?;
     let guests = Dict::of("guests.", &options.take::<Bound<'_, PyDict>>("guests")?)?;
     let keyspaces = options.take::<Vec<Bound<'_, PyDict>>>("keyspaces")?;
+    let events_max = limits.take("max_events")?;
     let config = EngineConfig {
         name: options.take("name")?,
         reactors: options.take("reactors")?,
@@ -77,7 +80,7 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
         password: options.take("password")?,
         guests: Guests { uids: guests.take("uids")?, gids: guests.take("gids")? },
         connections_max: limits.take("max_connections")?,
-        events_max: limits.take("max_events")?,
+        events_max,
         read_buffer: limits.take("read_buffer")?,
         limits: Limits {
             key_max: limits.take("max_key")?,
@@ -89,6 +92,17 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
             keys_max: limits.take("max_keys")?,
             waits_max: limits.take("max_waits")?,
             wait_ms_max: limits.take("max_wait_ms")?,
+            feed: FeedLimits {
+                changes_max: limits.take("max_changes")?,
+                bytes_max: limits.take("max_change_bytes")?,
+                watches_max: limits.take("max_watches")?,
+                queue_max: events_max,
+            },
+            siblings: SiblingLimits {
+                count_max: limits.take("max_siblings")?,
+                bytes_max: limits.take("max_sibling_bytes")?,
+                age_ms_max: limits.take("max_sibling_age_ms")?,
+            },
         },
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,
         cluster: match options.take::<Option<Bound<'_, PyDict>>>("cluster")? {

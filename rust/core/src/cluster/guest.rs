@@ -174,7 +174,7 @@ impl Cluster {
         loop {
             flow = match flow {
                 Flow::Read | Flow::Remote => return,
-                Flow::Close | Flow::Linger => return guest.over = true,
+                Flow::Close | Flow::Linger | Flow::Watch(_) => return guest.over = true,
                 Flow::Yield => return self.ready.push(token),
                 Flow::Ask(_) => {
                     let refusal = Refusal::Denied("this is asked of the node itself".into());

@@ -83,7 +83,7 @@ impl Cluster {
                 more |= exchange.work(self.now.unix_ms, &store, &mut |key, view| {
                     let full = self.peers[usize::from(peer)].unconfirmed() > self.config.unconfirmed_max / 2;
                     if !full {
-                        self.put_found(peer, key, &outgoing(key, view, Version::ZERO));
+                        self.put_found(peer, key, &outgoing(key, view, None));
                     }
                     !full
                 });

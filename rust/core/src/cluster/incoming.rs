@@ -168,7 +168,7 @@ impl Cluster {
             floor: entry.floor,
             value: Some(Value::Blob(BlobRef::from(&blob))),
         };
-        let refused = self.arrive(peer, &entry.key, &view, Some(entry.base)).err();
+        let refused = self.arrive(peer, &entry.key, &view, entry.base).err();
         self.confirm_to(peer, batch, refused.map(|why| (0, why)).into_iter().collect());
         self.settle_fetches_of(&entry.key);
         Ok(())

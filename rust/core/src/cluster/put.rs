@@ -8,10 +8,13 @@ use super::peer::Wait;
 use super::{Cluster, Urgency};
 use crate::blob::{Blob, Value};
 use crate::entry::View;
+use crate::feed::Kind;
 use crate::keyspace::Acks;
 use crate::message::{LargeEntry, Message, NotTaken};
 use crate::record;
+use crate::replica::Body;
 use crate::routes::{MemberIndex, Routes};
+use crate::siblings::Sibling;
 use crate::store::Merged;
 use crate::version::Version;
 use crate::waits::Waiter;
@@ -43,7 +46,7 @@ pub fn pieces(blob: &std::sync::Arc<Blob>) -> impl Iterator<Item = Bytes> + use<
     (0..chunks).map(move |index| Bytes::from_owner(Chunk(std::sync::Arc::clone(&blob), index)))
 }
 
-pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Version) -> Outgoing {
+pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Option<Version>) -> Outgoing {
     match view.value {
         Some(Value::Blob(blob)) => {
             let blob = blob.share();
@@ -59,10 +62,23 @@ pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Version) -> Outgoing {
         }
         _ => {
             let mut bytes = Vec::with_capacity(64 + key.len() + view.value.map_or(0, |value| value.len()));
-            record::encode(&mut bytes, key, view, Some(base));
+            record::encode(&mut bytes, key, view, base);
             Outgoing::Record(bytes)
         }
     }
+}
+
+/// Whether the writer of `view`, which came with a `base`, did not know `before`, as far as can be told here.
+/// What is older than the base may have been known and replaced by what this node has missed: when that
+/// comes, its own base tells. Of two where the one that is there wins, only that it is another one is known.
+fn is_concurrent(before: &View<'_>, view: &View<'_>, base: Option<Version>) -> bool {
+    base.is_some_and(|base| before.version > base && before.version != view.version)
+}
+
+/// A value that loses, to be kept; a delete leaves nothing to look at.
+fn sibling(view: View<'_>) -> Option<Sibling> {
+    let value = Body::from(view.value?);
+    Some(Sibling { version: view.version, expires_ms: view.expires_ms, value })
 }
 
 impl Cluster {
@@ -74,7 +90,7 @@ impl Cluster {
             let needed = Routes::others_needed(acks, replicas.len());
             (waiter, self.await_write(waiter, needed, replicas.len()))
         });
-        let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, base)));
+        let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, Some(base))));
         let datagram = wait.is_none() && routes.rules(key).datagram;
         for &peer in replicas.iter().filter(|member| **member != me) {
             match &entry {
@@ -120,7 +136,7 @@ impl Cluster {
     /// Sends the entry of a key to one peer, nobody waiting for it.
     pub(super) fn put_to(&mut self, peer: MemberIndex, key: &[u8]) {
         let store = self.replica.store();
-        let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, Version::ZERO)));
+        let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, None)));
         if let Some(entry) = entry {
             self.put(peer, key, &entry, None, false);
         }
@@ -166,21 +182,43 @@ impl Cluster {
         }
     }
 
-    /// An entry came from a peer.
+    /// An entry came from a peer. Without a `base` it is not the write itself: it came because this node did
+    /// not have it.
     pub(super) fn arrive(
         &mut self,
         peer: MemberIndex,
         key: &[u8],
         view: &View<'_>,
-        _base: Option<Version>,
+        base: Option<Version>,
     ) -> Result<(), NotTaken> {
         self.peers[usize::from(peer)].entries_received += 1;
         let store = self.replica.store();
         store.clock().observe(view.version.stamp, self.now.unix_ms);
         let mut cell = store.cell(key);
+        let before = cell.view().filter(|before| is_concurrent(before, view, base)).map(sibling);
         let merged = cell.merge(view).map_err(|_| NotTaken::NoSpace)?;
         let watermark = cell.watermark();
+        let lost = match merged {
+            Merged::Applied => before.flatten(),
+            Merged::Kept if before.is_some() => sibling(*view),
+            Merged::Kept | Merged::Stale => None,
+        };
+        if merged == Merged::Applied {
+            let kind = match (view.value, base) {
+                (None, _) => Kind::Deleted,
+                (Some(_), Some(_)) => Kind::Arrived,
+                (Some(_), None) => Kind::Healed,
+            };
+            let size = view.value.map_or(0, |value| value.len());
+            self.replica.feed().note(kind, key, view.version, size);
+        }
+        if let Some(lost) = &lost {
+            self.replica.feed().note(Kind::Lost, key, lost.version, lost.value.len());
+        }
         drop(cell);
+        if let Some(lost) = lost {
+            self.replica.siblings().keep(key, lost, self.now.unix_ms);
+        }
         match merged {
             Merged::Stale => return Err(NotTaken::Stale(watermark)),
             Merged::Applied if view.value.is_some() => self.replica.waits().appeared(key),
@@ -219,5 +257,80 @@ impl Cluster {
         if let Some(base) = self.replica.restamp(key, watermark, self.now.unix_ms) {
             self.replicate(key, base, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::ClusterConfig;
+    use super::*;
+    use crate::config::Limits;
+    use crate::error::Refusal;
+    use crate::feed::{Feed, Filter, Kinds};
+    use crate::keyspace::Keyspaces;
+    use crate::layout::{LayoutError, Member};
+    use crate::outbox::Outbox;
+    use crate::replica::Replica;
+    use crate::store::{Store, StoreConfig};
+    use crate::version::NodeId;
+    use crate::waits::Waits;
+
+    fn version(stamp: u64) -> Version {
+        Version { stamp, node: NodeId(9) }
+    }
+
+    fn cluster(feed: &Arc<Feed>) -> Result<Cluster, LayoutError> {
+        let member = |name: &str| Member { name: name.into(), weight: 1, zone: String::new() };
+        let members = vec![member("a"), member("b")];
+        let routes = Arc::new(Routes::new(members, "a", Keyspaces::default(), |_| NodeId(1))?);
+        let store = Arc::new(Store::new(StoreConfig {
+            node: NodeId(1),
+            hash_seed: 1,
+            digest_secret: [0; 16],
+            keyspaces: Keyspaces::default(),
+            memory_max: 0,
+        }));
+        store.keep_tombstones(true);
+        let outbox = Arc::new(Outbox::new(Arc::clone(&routes), 0, Arc::new(|| {})));
+        let waits = Arc::new(Waits::new(1, Box::new(|_| {})));
+        let replica = Replica::new(store, waits, Arc::new(Limits::default()))
+            .with_outbox(Arc::clone(&outbox))
+            .with_feed(Arc::clone(feed));
+        Ok(Cluster::new(ClusterConfig::default(), replica, vec![outbox], routes))
+    }
+
+    type Kept = Vec<(u64, Vec<u8>)>;
+
+    /// What is kept of a key, and what the feed told, after these came: a stamp, and that of the base.
+    fn after(arrivals: &[(u64, Option<u64>)]) -> Result<(Kept, Vec<Kind>), Refusal> {
+        let feed = Arc::default();
+        let mut cluster = cluster(&feed).map_err(|error| Refusal::Internal(error.to_string()))?;
+        let mut watch = feed.watch(Filter { prefix: Vec::new(), kinds: Kinds::ALL }, None)?;
+        for (stamp, base) in arrivals {
+            let value = [*stamp as u8];
+            let view = View::value(version(*stamp), Value::Inline(&value));
+            let base = base.map(|base| if base == 0 { Version::ZERO } else { version(base) });
+            assert_eq!(cluster.arrive(1, b"k", &view, base), Ok(()));
+        }
+        let kept = cluster.replica.siblings().of(b"k", 0);
+        let kept = kept.iter().map(|lost| (lost.version.stamp, lost.value.piece().to_vec())).collect();
+        Ok((kept, watch.read(100)?.0.iter().map(|change| change.kind).collect()))
+    }
+
+    #[test]
+    fn the_loser_of_two_that_did_not_know_each_other_is_kept() -> Result<(), Refusal> {
+        use Kind::{Arrived, Healed, Lost};
+        // One after the other.
+        assert_eq!(after(&[(1, Some(0)), (2, Some(1)), (2, Some(1))])?, (vec![], vec![Arrived, Arrived]));
+        // Both over nothing: the one that wins comes last, or first.
+        let kept = vec![(1, vec![1])];
+        assert_eq!(after(&[(1, Some(0)), (2, Some(0))])?, (kept.clone(), vec![Arrived, Arrived, Lost]));
+        assert_eq!(after(&[(2, Some(0)), (1, Some(0))])?, (kept, vec![Arrived, Lost]));
+        // What was missed in between was known to the writer; what comes by healing has no base.
+        assert_eq!(after(&[(1, Some(0)), (3, Some(2))])?.0, []);
+        assert_eq!(after(&[(1, Some(0)), (2, None)])?, (vec![], vec![Arrived, Healed]));
+        Ok(())
     }
 }

@@ -2,10 +2,12 @@
 
 use super::request::Request;
 use super::response::Writer;
-use crate::blob::Value;
+use crate::blob::{BlobRef, Value};
 use crate::client::Client;
 use crate::context::{Ask, Context};
+use crate::entry::View;
 use crate::error::Refusal;
+use crate::feed::{Filter, Kinds, Watch};
 use crate::job::{Job, Listing};
 use crate::output::Output;
 use crate::replica::{Body, Condition, Lifetime};
@@ -29,6 +31,8 @@ pub enum Next {
     Job(Job),
     /// It is answered once the key has a value, or after this many milliseconds.
     Wait(Vec<u8>, u64),
+    /// It is answered, and what changes follows.
+    Watch(Watch),
 }
 
 type Run = fn(&mut Context<'_>, &Request, Body<'_>) -> Result<Next, Refusal>;
@@ -54,7 +58,7 @@ pub static COMMANDS: &[Spec] = &[
     Spec { name: "write", takes_value: true, run: write,
         params: &["name", "length", "ttl", "if", "if_version", "acks"],
         summary: "stores the bytes after the second pipe; answers their version" },
-    Spec { name: "read", takes_value: false, params: &["name", "acks"], run: read,
+    Spec { name: "read", takes_value: false, params: &["name", "version", "acks"], run: read,
         summary: "answers the value, byte for byte" },
     Spec { name: "delete", takes_value: false, params: &["name", "if_version", "acks"], run: delete,
         summary: "deletes the key; answers whether there was a value" },
@@ -65,9 +69,11 @@ pub static COMMANDS: &[Spec] = &[
     Spec { name: "local_list", takes_value: false, params: &["prefix", "limit", "cursor"], run: local_list,
         summary: "lists what this node holds, as (name)=>size" },
     Spec { name: "versions", takes_value: false, params: &["name"], run: versions,
-        summary: "lists the versions of a key, one a line" },
+        summary: "lists the versions of a key, those that lost to another write too" },
     Spec { name: "wait", takes_value: false, params: &["name", "timeout"], run: wait,
         summary: "answers once the key has a value" },
+    Spec { name: "watch", takes_value: false, params: &["prefix", "since", "kinds"], run: watch,
+        summary: "tells what changes, a line each, until you leave" },
     Spec { name: "membership", takes_value: false, params: &[], run: membership,
         summary: "lists the nodes" },
     Spec { name: "ring", takes_value: false, params: &[], run: ring,
@@ -133,16 +139,14 @@ fn milliseconds(name: &str, value: &[u8]) -> Result<u64, Refusal> {
     }
 }
 
-fn version_param(request: &Request) -> Result<Option<Version>, Refusal> {
-    let Some(value) = request.get("if_version") else { return Ok(None) };
+fn version_param(request: &Request, name: &str) -> Result<Option<Version>, Refusal> {
+    let Some(value) = request.get(name) else { return Ok(None) };
     let version = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-    version
-        .map(Some)
-        .ok_or_else(|| Refusal::bad_param("if_version", value, "a version as a write answered it"))
+    version.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a version as a write answered it"))
 }
 
 fn condition(request: &Request) -> Result<Condition, Refusal> {
-    match (request.get("if"), version_param(request)?) {
+    match (request.get("if"), version_param(request, "if_version")?) {
         (None, None) => Ok(Condition::Always),
         (None, Some(version)) => Ok(Condition::Version(version)),
         (Some(b"absent"), None) => Ok(Condition::Absent),
@@ -165,23 +169,39 @@ fn write(context: &mut Context<'_>, request: &Request, body: Body<'_>) -> Result
 
 fn read(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
     let (replica, now_ms, name) = (context.replica, context.now_ms, name(context, request)?);
+    let wanted = version_param(request, "version")?;
     let mut reply = reply(context, request);
     let found = replica.get(name, now_ms, |view| {
-        let Some((view, value)) = view.and_then(|view| Some((view, view.value?))) else { return false };
-        if !reply.frame {
-            reply.body(&[], value);
-            return true;
-        }
-        let (version, expires) = (view.version.to_string(), view.expires_ms.to_string());
-        let params = [("version", version.as_str()), ("expires", expires.as_str())];
-        reply.body(&params[..1 + usize::from(view.expires_ms != 0)], value);
-        true
+        let view = view.filter(|view| wanted.is_none_or(|wanted| wanted == view.version));
+        view.and_then(|view| {
+            read_value(&mut reply, view.version, view.expires_ms, view.value?);
+            Some(())
+        })
     });
-    if found { Ok(Next::Done) } else { Err(Refusal::NotFound) }
+    let lost = || {
+        let siblings = replica.siblings().of(name, now_ms);
+        let sibling = siblings.iter().find(|sibling| Some(sibling.version) == wanted)?;
+        let value = match &sibling.value {
+            Body::Shared(blob) => Value::Blob(BlobRef::from(blob)),
+            small => Value::Inline(small.piece()),
+        };
+        read_value(&mut reply, sibling.version, sibling.expires_ms, value);
+        Some(())
+    };
+    found.or_else(lost).map(|()| Next::Done).ok_or(Refusal::NotFound)
+}
+
+fn read_value(reply: &mut Writer<'_>, version: Version, expires_ms: u64, value: Value<'_>) {
+    if !reply.frame {
+        return reply.body(&[], value);
+    }
+    let (version, expires) = (version.to_string(), expires_ms.to_string());
+    let params = [("version", version.as_str()), ("expires", expires.as_str())];
+    reply.body(&params[..1 + usize::from(expires_ms != 0)], value);
 }
 
 fn delete(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
-    let condition = version_param(request)?.map_or(Condition::Always, Condition::Version);
+    let condition = version_param(request, "if_version")?.map_or(Condition::Always, Condition::Version);
     let deleted = context.replica.delete(name(context, request)?, condition, context.now_ms)?;
     match deleted {
         Some(version) => {
@@ -198,16 +218,15 @@ fn exists(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<N
     Ok(Next::Done)
 }
 
+fn number(request: &Request, name: &str) -> Result<Option<u64>, Refusal> {
+    let Some(value) = request.get(name) else { return Ok(None) };
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+    number.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a number that is not negative"))
+}
+
 fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Next, Refusal> {
-    let number = |name: &str| match request.get(name) {
-        None => Ok(None),
-        Some(value) => {
-            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
-            number.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a number that is not negative"))
-        }
-    };
     let framed = request.frame || context.client.framed;
-    let limit = number("limit")?;
+    let limit = number(request, "limit")?;
     if limit == Some(0) {
         return Err(Refusal::bad_param("limit", b"0", "1 or more"));
     }
@@ -215,7 +234,7 @@ fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Nex
         sizes,
         prefix: request.get("prefix").unwrap_or_default().to_vec(),
         limit,
-        cursor: number("cursor")?.unwrap_or(0),
+        cursor: number(request, "cursor")?.unwrap_or(0),
         frame: framed,
         id: request.id,
         lines: Vec::new(),
@@ -233,18 +252,24 @@ fn local_list(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Resu
 
 fn versions(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
     let name = name(context, request)?;
-    let line = context.replica.store().read(name, |view| {
-        let view = view?;
-        let expires =
-            if view.expires_ms == 0 { String::new() } else { format!(" expires={}", view.expires_ms) };
-        let (size, state) = match view.value {
-            Some(value) => (value.len(), "value"),
-            None => (0, "tombstone"),
-        };
-        Some(format!("version={} size={size} state={state}{expires}\n", view.version))
+    let line = |version: Version, size: usize, state: &str, expires_ms: u64| {
+        let expires = if expires_ms == 0 { String::new() } else { format!(" expires={expires_ms}") };
+        format!("version={version} size={size} state={state}{expires}\n")
+    };
+    let mut lines = context.replica.store().read(name, |view| match view {
+        None => String::new(),
+        Some(View { version, value: None, .. }) => line(version, 0, "tombstone", 0),
+        Some(View { version, value: Some(value), expires_ms, .. }) => {
+            line(version, value.len(), "value", expires_ms)
+        }
     });
-    let line = line.ok_or(Refusal::NotFound)?;
-    reply(context, request).body(&[], Value::Inline(line.as_bytes()));
+    for sibling in context.replica.siblings().of(name, context.now_ms) {
+        lines += &line(sibling.version, sibling.value.len(), "sibling", sibling.expires_ms);
+    }
+    if lines.is_empty() {
+        return Err(Refusal::NotFound);
+    }
+    reply(context, request).body(&[], Value::Inline(lines.as_bytes()));
     Ok(Next::Done)
 }
 
@@ -262,6 +287,23 @@ pub fn found(context: &mut Context<'_>, request: &Request, key: &[u8]) -> bool {
         reply(context, request).status(&[("version", &version.to_string())]);
     }
     version.is_some()
+}
+
+fn watch(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    if context.client.guest {
+        return Err(Refusal::Denied(
+            "watch the node itself: this one only does what another one asks".into(),
+        ));
+    }
+    let fix = "some of written, arrived, healed, deleted, expired and lost, with commas between";
+    let kinds = match request.get("kinds") {
+        None => Kinds::ALL,
+        Some(words) => Kinds::named(words).ok_or_else(|| Refusal::bad_param("kinds", words, fix))?,
+    };
+    let prefix = request.get("prefix").unwrap_or_default().to_vec();
+    let watch = context.replica.feed().watch(Filter { prefix, kinds }, number(request, "since")?)?;
+    reply(context, request).status(&[("revision", &watch.revision().to_string())]);
+    Ok(Next::Watch(watch))
 }
 
 fn ask(command: &'static str) -> Result<Next, Refusal> {
@@ -325,6 +367,9 @@ id=N      on any request comes back in a framed answer.
 ttl=      how many seconds the value lives, such as 2.5; timeout= how many to wait.
 acks=     one, quorum or all: how many replicas must have a write, or be asked for a read.
 if=       absent or present: write only then; if_version= only over that version, as a write answered it.
+version=  that version, as versions lists it: one that lost to another write too.
+kinds=    some of written, arrived (from another node), healed, deleted, expired and lost (to another write).
+since=    what changed after this revision, as watch tells it: to go on where you left.
 limit=    at most so many lines; if there are more, the last is  next|cursor=C  and cursor=C goes on there.
 
 ";

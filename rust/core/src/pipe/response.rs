@@ -3,6 +3,7 @@
 use super::percent;
 use crate::blob::Value;
 use crate::error::Refusal;
+use crate::feed::Change;
 use crate::output::Output;
 
 /// Writes the reply to one request.
@@ -33,6 +34,22 @@ impl Writer<'_> {
         } else {
             self.out.push_value(value);
         }
+    }
+
+    /// A change, in one line; framed, its key is what follows the header.
+    pub fn event(&mut self, change: &Change) {
+        let (revision, version, size) =
+            (change.revision.to_string(), change.version.to_string(), change.size.to_string());
+        let mut params =
+            vec![("revision", revision.as_str()), ("kind", change.kind.name()), ("version", &version)];
+        params.push(("size", &size));
+        if self.frame {
+            return self.framed("ok", &params, Value::Inline(&change.key));
+        }
+        self.head("event", &params);
+        self.out.push(b" name=");
+        self.out.push(&percent::encode(&change.key));
+        self.out.push(b"\n");
     }
 
     /// An error, in one line.

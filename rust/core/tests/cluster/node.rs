@@ -269,7 +269,7 @@ impl Door {
                         }
                     }
                 }
-                flow @ (Flow::Close | Flow::Linger | Flow::Ask(_)) => {
+                flow @ (Flow::Close | Flow::Linger | Flow::Ask(_) | Flow::Watch(_)) => {
                     panic!("client {token}: {flow:?} after {:?}", self.session)
                 }
             };

@@ -40,6 +40,9 @@ impl Reactor {
             self.advance(token, Stage::Waiting, |session, world| {
                 session.handle_refusal(Refusal::ShuttingDown, world)
             });
+            self.advance(token, Stage::Watching, |session, world| {
+                session.handle_refusal(Refusal::ShuttingDown, world)
+            });
         }
     }
 

@@ -5,8 +5,9 @@ mod accept;
 mod cluster;
 mod drain;
 mod wait;
+mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct Reactor {
     timers: Timers,
     /// Who waits for the answer to which cold command.
     asked: HashMap<u64, u64>,
+    /// Who watches what changes.
+    watchers: BTreeSet<u64>,
     buffer: Vec<u8>,
     out: Output,
     random: u64,
@@ -110,6 +113,7 @@ impl Reactor {
             ready: Vec::new(),
             timers: Timers::default(),
             asked: HashMap::new(),
+            watchers: BTreeSet::new(),
             buffer: vec![0; shared.config.read_buffer],
             out: Output::default(),
             random: random | 1,
@@ -187,7 +191,8 @@ impl Reactor {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.readable |= event.is_readable();
         connection.hangup |= event.is_read_closed();
-        let paused = matches!(connection.stage, Stage::Asked | Stage::Waiting | Stage::Remote);
+        let paused =
+            matches!(connection.stage, Stage::Asked | Stage::Waiting | Stage::Remote | Stage::Watching);
         if paused && event.is_write_closed() {
             // It is not merely half-closed: there is nobody left to answer.
             connection.stage = Stage::Closing;
@@ -236,6 +241,7 @@ impl Reactor {
             }
             self.advance(token, Stage::Waiting, |session, world| session.handle_wait(false, world));
         }
+        self.stir();
     }
 
     fn log(&self, level: &'static str, event: &'static str, fields: Vec<(&'static str, String)>) {
@@ -267,6 +273,7 @@ impl Reactor {
 
     fn close(&mut self, token: u64, connection: Box<Connection>) {
         self.forget_deadline(token, &connection);
+        self.forget_watcher(token);
         self.seal(token, &connection);
         if let Some(key) = &connection.key {
             self.replica.waits().cancel(key, Waiter { reactor: self.index, client: token });
@@ -315,6 +322,11 @@ impl Reactor {
             let full = blocked && connection.unsent.len() > self.replica.limits().output_max;
             let flow = match connection.stage {
                 Stage::Asked | Stage::Waiting | Stage::Remote => return After::Keep,
+                Stage::Watching if full || !connection.behind => return After::Keep,
+                Stage::Watching => {
+                    std::mem::swap(&mut connection.unsent, &mut self.out);
+                    connection.session.handle_changes(false, &mut self.world())
+                }
                 Stage::Closing if blocked => return After::Keep,
                 Stage::Closing => return After::Gone,
                 Stage::Lingering(left) => {
@@ -392,6 +404,10 @@ impl Reactor {
                     let refusal = Refusal::Busy("too many commands wait for a decision: try again".into());
                     connection.session.handle_refusal(refusal, &mut self.world())
                 }
+                Flow::Watch(behind) => match self.begin_watch(token, connection, behind) {
+                    Some(flow) => flow,
+                    None => return,
+                },
                 Flow::Wait(key, timeout_ms) => match self.begin_wait(token, connection, key, timeout_ms) {
                     Some(flow) => flow,
                     None => return,
@@ -457,7 +473,7 @@ impl Reactor {
     fn collect(&mut self) {
         let store = self.replica.store();
         if self.index == 0 && store.has_passing() && self.now_ms >= self.collect_at_ms {
-            let (next, dropped) = store.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
+            let (next, dropped) = self.replica.collect(self.collect_cursor, COLLECT_STEP, self.unix_ms);
             self.collect_cursor = next;
             // Where much was due there is more: it goes on after everybody's next turn.
             self.collect_at_ms = self.now_ms + if dropped > COLLECT_STEP / 4 { 0 } else { COLLECT_MS };

@@ -67,6 +67,7 @@ impl Reactor {
                 Some(Stage::Waiting) => {
                     self.advance(token, Stage::Waiting, |session, world| session.handle_wait(true, world));
                 }
+                Some(Stage::Watching) => self.show_changes(token, true),
                 Some(Stage::Lingering(_)) => self.turn(token),
                 _ => {}
             }

@@ -66,7 +66,7 @@ impl Cluster {
         let of = &mut self.peers[usize::from(peer)];
         let exchange = of.exchanges.iter_mut().find(|exchange| exchange.group() == *group);
         let exchange = exchange.ok_or(MessageError::Bad("a comparison of what is not kept by both"))?;
-        let handled = exchange.handle_message(self.now.ms, self.replica.store(), bytes);
+        let handled = exchange.handle_message(self.now, self.replica.store(), bytes);
         handled.map_err(|_| MessageError::Bad("a message of a comparison that cannot be understood"))?;
         of.send_exchanges();
         self.take_outcomes(peer);

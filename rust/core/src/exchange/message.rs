@@ -1,5 +1,6 @@
 //! What two nodes say to each other while they compare, in bytes. At most 16 KiB each.
 
+use crate::entry::View;
 use crate::merkle::{Digest, FANOUT};
 use crate::sketch::{CELL_BYTES, Cell};
 use crate::slot::SLOTS;
@@ -7,6 +8,9 @@ use crate::slots::{Scope, SlotSet};
 
 /// Digests of slots in one message.
 pub const DIGESTS_MAX: usize = 1000;
+/// How long after what is young entries are, in milliseconds, that a round takes for young: longer than a
+/// round takes, and not so long that what a node with a wrong clock wrote is left alone for ever.
+const YOUNG_MS: u64 = 5000;
 
 /// A message cannot be understood.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -32,6 +36,23 @@ impl Region {
             Region::Slots(slots) => slots.iter().copied().filter(|slot| all.slots.contains(*slot)).collect(),
         };
         Scope { group: all.group, slots }
+    }
+}
+
+/// Which entries are sketched. Both sides must take the same: so it is part of what they say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// Where they are.
+    pub region: Region,
+    /// Written after this Unix millisecond, and not long after, they are left out: they are on their way.
+    pub until_ms: u64,
+}
+
+impl Part {
+    /// Whether an entry of the region is one of them.
+    pub fn takes(&self, view: &View<'_>) -> bool {
+        let written_ms = view.version.unix_ms();
+        written_ms <= self.until_ms || written_ms - self.until_ms > YOUNG_MS
     }
 }
 
@@ -71,7 +92,7 @@ pub enum Message {
         /// The round.
         round: u32,
         /// What is sketched; if it is not said, what was asked for, or what the message before was of.
-        region: Option<Region>,
+        part: Option<Part>,
         /// The first of these cells.
         from: u64,
         /// The cell behind the last that is sent.
@@ -79,15 +100,13 @@ pub enum Message {
         /// Some of them.
         cells: Vec<Cell>,
     },
-    /// Asks for cells of a sketch.
+    /// Asks for a sketch.
     More {
         /// The round.
         round: u32,
         /// What is to be sketched.
-        region: Region,
-        /// The first one.
-        from: u64,
-        /// The one behind the last.
+        part: Part,
+        /// How many cells.
         end: u64,
     },
     /// Asks for entries.
@@ -148,16 +167,16 @@ impl Message {
                     out.extend_from_slice(&count.to_le_bytes());
                 }
             }
-            Message::Sketch { round, region, from, end, cells } => {
+            Message::Sketch { round, part, from, end, cells } => {
                 head(&mut out, SKETCH, round);
                 span(&mut out, *from, *end);
-                put_region(&mut out, region.as_ref().unwrap_or(&Region::Slots(Vec::new())));
+                put_part(&mut out, part.as_ref().unwrap_or(&NO_PART));
                 cells.iter().for_each(|cell| cell.encode(&mut out));
             }
-            Message::More { round, region, from, end } => {
+            Message::More { round, part, end } => {
                 head(&mut out, MORE, round);
-                span(&mut out, *from, *end);
-                put_region(&mut out, region);
+                span(&mut out, 0, *end);
+                put_part(&mut out, part);
             }
             Message::Want { round, items } => {
                 head(&mut out, WANT, round);
@@ -196,13 +215,13 @@ impl Message {
             }
             SKETCH => {
                 let (from, end) = parts.span()?;
-                let region = Some(parts.region()?).filter(|region| *region != Region::Slots(Vec::new()));
+                let part = Some(parts.part()?).filter(|part| *part != NO_PART);
                 let cells = parts.all(|parts| Ok(Cell::decode(&parts.array::<CELL_BYTES>()?)))?;
-                Message::Sketch { round, region, from, end, cells }
+                Message::Sketch { round, part, from, end, cells }
             }
             MORE => {
-                let (from, end) = parts.span()?;
-                Message::More { round, region: parts.region()?, from, end }
+                let (_, end) = parts.span()?;
+                Message::More { round, part: parts.part()?, end }
             }
             WANT => Message::Want { round, items: parts.all(Parts::number)? },
             SHIP => Message::Ship { round, slots: parts.all(Parts::slot)? },
@@ -218,8 +237,12 @@ fn span(out: &mut Vec<u8>, from: u64, end: u64) {
     out.extend_from_slice(&(end as u32).to_le_bytes());
 }
 
-fn put_region(out: &mut Vec<u8>, region: &Region) {
-    match region {
+/// Where none is said.
+const NO_PART: Part = Part { region: Region::Slots(Vec::new()), until_ms: 0 };
+
+fn put_part(out: &mut Vec<u8>, part: &Part) {
+    out.extend_from_slice(&part.until_ms.to_le_bytes());
+    match &part.region {
         Region::Branches(bits) => {
             out.extend_from_slice(&u16::MAX.to_le_bytes());
             out.extend_from_slice(&bits.to_le_bytes());
@@ -255,11 +278,13 @@ impl Parts<'_> {
         if from <= end { Ok((from.into(), end.into())) } else { Err(ExchangeError) }
     }
 
-    fn region(&mut self) -> Result<Region, ExchangeError> {
-        match u16::from_le_bytes(self.array()?) {
-            u16::MAX => Ok(Region::Branches(u128::from_le_bytes(self.array()?))),
-            count => Ok(Region::Slots((0..count).map(|_| self.slot()).collect::<Result<_, _>>()?)),
-        }
+    fn part(&mut self) -> Result<Part, ExchangeError> {
+        let until_ms = self.number()?;
+        let region = match u16::from_le_bytes(self.array()?) {
+            u16::MAX => Region::Branches(u128::from_le_bytes(self.array()?)),
+            count => Region::Slots((0..count).map(|_| self.slot()).collect::<Result<_, _>>()?),
+        };
+        Ok(Part { region, until_ms })
     }
 
     /// Parts of one kind to the end.

@@ -22,14 +22,15 @@ mod message;
 
 use std::collections::{HashSet, VecDeque};
 
+use crate::cluster::Now;
 use crate::entry::View;
 use crate::merkle::{Digest, FANOUT};
 use crate::sketch::{Cell, Sketch};
 use crate::slot::SLOTS;
 use crate::slots::{Scope, SlotSet};
 use crate::store::Store;
-use message::Region;
 pub use message::{ExchangeError, Message};
+use message::{Part, Region};
 
 /// Entries looked at in one step: some tens of microseconds.
 const STEP: usize = 256;
@@ -86,10 +87,8 @@ pub enum Outcome {
 /// What is done in steps.
 #[derive(Debug)]
 enum Work {
-    /// Sketches what there is in a scope, to be sent.
-    Send { round: u32, scope: Scope, region: Region, cursor: u64, sketch: Sketch },
-    /// Sketches the same, to be compared with what came.
-    Compare { round: u32, scope: Scope, region: Region, cursor: u64, sketch: Sketch, theirs: Sketch },
+    /// Sketches what there is, to be sent, or to be compared with what came.
+    Sketch { round: u32, scope: Scope, part: Part, cursor: u64, sketch: Sketch, theirs: Option<Sketch> },
     /// Puts entries: those with these items, or all of them.
     Put { scope: Scope, cursor: u64, items: Option<HashSet<u64>>, done: bool },
 }
@@ -104,8 +103,8 @@ struct Round {
     /// The two do not hold the same.
     differs: bool,
     /// What was sketched last.
-    region: Option<Region>,
-    /// The cells that have come of a sketch that is being received, or is to be continued.
+    part: Option<Part>,
+    /// The cells that have come of a sketch that is being received.
     theirs: Option<Sketch>,
     /// Digests of slots that are being received.
     slots: Vec<(u16, u64, u32)>,
@@ -193,8 +192,8 @@ impl Exchange {
     ///
     /// # Errors
     /// It is none. What is under way is not affected.
-    pub fn handle_message(&mut self, now_ms: u64, store: &Store, bytes: &[u8]) -> Result<(), ExchangeError> {
-        let message = Message::decode(bytes)?;
+    pub fn handle_message(&mut self, now: Now, store: &Store, bytes: &[u8]) -> Result<(), ExchangeError> {
+        let (message, now_ms) = (Message::decode(bytes)?, now.ms);
         self.stats.bytes += bytes.len() as u64;
         self.stats.messages += 1;
         match message {
@@ -204,27 +203,22 @@ impl Exchange {
                     self.end(Outcome::Equal(ours.began_ms));
                 }
             }
-            Message::Branches { round, digests } => self.handle_branches(now_ms, store, round, &digests),
-            Message::Slots { round, digests, last } => {
-                self.handle_slots(now_ms, store, round, digests, last)?
+            Message::Branches { round, digests } => self.handle_branches(now, store, round, &digests),
+            Message::Slots { round, digests, last } => self.handle_slots(now, store, round, digests, last)?,
+            Message::Sketch { round, part, from, end, cells } => {
+                self.handle_sketch(now_ms, round, part, (from, end), &cells)?;
             }
-            Message::Sketch { round, region, from, end, cells } => {
-                self.handle_sketch(now_ms, round, region, (from, end), &cells)?;
-            }
-            Message::More { round, region, from, end } => {
-                let Some(current) = self.round(round) else { return Ok(()) };
-                current.active_ms = now_ms;
-                current.region = Some(region.clone());
-                let (scope, end) = (region.scope(&self.scope), end.min(CELLS_MAX).max(from));
-                let sketch = Sketch::new(from, end);
-                self.work.push_back(Work::Send { round, scope, region, cursor: 0, sketch });
+            Message::More { round, part, end } => {
+                if self.touch(now_ms, round) {
+                    self.sketch(round, part, end, None);
+                }
             }
             Message::Want { round, items } => {
                 let Some(current) = self.round(round) else { return Ok(()) };
                 current.active_ms = now_ms;
-                let Some(region) = current.region.clone() else { return Err(ExchangeError) };
+                let Some(part) = current.part.clone() else { return Err(ExchangeError) };
                 self.stats.sent += items.len() as u64;
-                let (scope, items) = (region.scope(&self.scope), Some(items.into_iter().collect()));
+                let (scope, items) = (part.region.scope(&self.scope), Some(items.into_iter().collect()));
                 self.work.push_back(Work::Put { scope, cursor: 0, items, done: false });
             }
             Message::Ship { round, slots } => {
@@ -254,24 +248,18 @@ impl Exchange {
     ) -> bool {
         let Some(work) = self.work.pop_front() else { return false };
         match work {
-            Work::Send { round, scope, region, cursor, mut sketch } => {
-                let next =
-                    store.scan_scope(&scope, cursor, STEP, |key, view| sketch.add(item(store, key, view)));
-                match next {
-                    Some(cursor) => {
-                        self.work.push_front(Work::Send { round, scope, region, cursor, sketch });
+            Work::Sketch { round, scope, part, cursor, mut sketch, theirs } => {
+                let next = store.scan_scope(&scope, cursor, STEP, |key, view| {
+                    if part.takes(view) {
+                        sketch.add(item(store, key, view));
                     }
-                    None => self.send_sketch(round, region, &sketch),
-                }
-            }
-            Work::Compare { round, scope, region, cursor, mut sketch, theirs } => {
-                let next =
-                    store.scan_scope(&scope, cursor, STEP, |key, view| sketch.add(item(store, key, view)));
-                match next {
-                    Some(cursor) => {
-                        self.work.push_front(Work::Compare { round, scope, region, cursor, sketch, theirs });
+                });
+                match (next, theirs) {
+                    (Some(cursor), theirs) => {
+                        self.work.push_front(Work::Sketch { round, scope, part, cursor, sketch, theirs });
                     }
-                    None => self.compare(round, scope, region, &sketch, theirs),
+                    (None, Some(theirs)) => self.compare(round, scope, part, &sketch, &theirs),
+                    (None, None) => self.send_sketch(round, part, &sketch),
                 }
             }
             Work::Put { scope, cursor, items, done } => {
@@ -301,8 +289,8 @@ impl Exchange {
     }
 
     /// The peer's digests of branches: sketches those that differ, or compares their slots first.
-    fn handle_branches(&mut self, now_ms: u64, store: &Store, round: u32, theirs: &[u64]) {
-        if !self.touch(now_ms, round) {
+    fn handle_branches(&mut self, now: Now, store: &Store, round: u32, theirs: &[u64]) {
+        if !self.touch(now.ms, round) {
             return;
         }
         self.round(round).into_iter().for_each(|current| current.differs = true);
@@ -320,10 +308,7 @@ impl Exchange {
             // Written meanwhile, or the digests differ where this side looks no more: the next round tells.
             let expected = balls(differ.len(), FANOUT);
             let region = Region::Branches(differ.iter().fold(0, |all, index| all | 1 << index));
-            let scope = region.scope(&self.scope);
-            let sketch = Sketch::new(0, cells_for(expected));
-            self.round(round).into_iter().for_each(|current| current.region = Some(region.clone()));
-            return self.work.push_back(Work::Send { round, scope, region, cursor: 0, sketch });
+            return self.sketch(round, self.part(now, region), cells_for(expected), None);
         }
         let mut digests = Vec::new();
         for branch in differ {
@@ -343,7 +328,7 @@ impl Exchange {
     /// differ.
     fn handle_slots(
         &mut self,
-        now_ms: u64,
+        now: Now,
         store: &Store,
         round: u32,
         digests: Vec<(u16, u64, u32)>,
@@ -352,7 +337,7 @@ impl Exchange {
         let Some(theirs) = self.theirs.as_mut().filter(|theirs| theirs.number == round) else {
             return Ok(());
         };
-        theirs.active_ms = now_ms;
+        theirs.active_ms = now.ms;
         theirs.slots.extend(digests);
         if theirs.slots.len() > SLOTS {
             return Err(ExchangeError);
@@ -383,12 +368,12 @@ impl Exchange {
             let scope = Region::Slots(ship).scope(&self.scope);
             self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: false });
         }
-        self.ask_for_slots(round, &all, &both);
+        self.ask_for_slots(now, round, &all, &both);
         Ok(())
     }
 
     /// Has the peer sketch the slots of `both` that differ, or as many of them as are dealt with at once.
-    fn ask_for_slots(&mut self, round: u32, all: &[(u16, u64, u32)], both: &[(u16, usize)]) {
+    fn ask_for_slots(&mut self, now: Now, round: u32, all: &[(u16, u64, u32)], both: &[(u16, usize)]) {
         if both.is_empty() {
             let scope = Scope { group: self.scope.group, slots: SlotSet::new() };
             return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
@@ -405,16 +390,34 @@ impl Exchange {
             slots.push(*slot);
         }
         let first = if full { cells_for(expected / 8) } else { cells_for(expected) };
-        let region = Region::Slots(slots);
-        self.round(round).into_iter().for_each(|current| current.region = Some(region.clone()));
-        self.send(&Message::More { round, region, from: 0, end: first });
+        self.ask(round, self.part(now, Region::Slots(slots)), first);
+    }
+
+    /// What is sketched of a region: all that has had the time to arrive.
+    fn part(&self, now: Now, region: Region) -> Part {
+        Part { region, until_ms: now.unix_ms.saturating_sub(self.config.settle_ms) }
+    }
+
+    /// Has the peer sketch a part.
+    fn ask(&mut self, round: u32, part: Part, end: u64) {
+        self.round(round).into_iter().for_each(|current| current.part = Some(part.clone()));
+        self.send(&Message::More { round, part, end });
+    }
+
+    /// Begins a sketch, to be sent, or to be compared with `theirs`. It is made in one pass, so that of a key
+    /// that is written meanwhile all cells have the same; which is also why cells are never added to one that
+    /// did not suffice.
+    fn sketch(&mut self, round: u32, part: Part, end: u64, theirs: Option<Sketch>) {
+        self.round(round).into_iter().for_each(|current| current.part = Some(part.clone()));
+        let (scope, sketch) = (part.region.scope(&self.scope), Sketch::new(end.min(CELLS_MAX)));
+        self.work.push_back(Work::Sketch { round, scope, part, cursor: 0, sketch, theirs });
     }
 
     fn handle_sketch(
         &mut self,
         now_ms: u64,
         round: u32,
-        region: Option<Region>,
+        part: Option<Part>,
         (from, end): (u64, u64),
         cells: &[Cell],
     ) -> Result<(), ExchangeError> {
@@ -423,28 +426,25 @@ impl Exchange {
         }
         let Some(current) = self.round(round) else { return Ok(()) };
         current.active_ms = now_ms;
-        let region = region.or_else(|| current.region.clone()).ok_or(ExchangeError)?;
+        let part = part.or_else(|| current.part.clone()).ok_or(ExchangeError)?;
         let mut theirs = current.theirs.take().unwrap_or_default();
-        if theirs.end() != from {
+        if theirs.len() != from {
             return Err(ExchangeError);
         }
         theirs.extend(cells.iter().copied());
-        current.region = Some(region.clone());
-        if theirs.end() < end {
-            current.theirs = Some(theirs);
+        if theirs.len() < end {
+            (current.part, current.theirs) = (Some(part), Some(theirs));
             return Ok(());
         }
-        let (scope, sketch) = (region.scope(&self.scope), Sketch::new(0, theirs.end()));
-        self.work.push_back(Work::Compare { round, scope, region, cursor: 0, sketch, theirs });
+        self.sketch(round, part, theirs.len(), Some(theirs));
         Ok(())
     }
 
-    /// Both sketches are there: asks for more cells, or for what this side lacks, and puts what the peer
+    /// Both sketches are there: asks for a longer one, or for what this side lacks, and puts what the peer
     /// lacks.
-    fn compare(&mut self, round: u32, scope: Scope, region: Region, ours: &Sketch, theirs: Sketch) {
-        let Some((surplus, lack)) = ours.difference(&theirs) else {
-            let (from, end) = (theirs.end(), (theirs.end() * 2).min(CELLS_MAX));
-            if from >= end {
+    fn compare(&mut self, round: u32, scope: Scope, part: Part, ours: &Sketch, theirs: &Sketch) {
+        let Some((surplus, lack)) = ours.difference(theirs) else {
+            if theirs.len() >= CELLS_MAX {
                 // More than fits: all of it is exchanged.
                 self.send(&Message::Ship {
                     round,
@@ -452,8 +452,7 @@ impl Exchange {
                 });
                 return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
             }
-            self.round(round).into_iter().for_each(|current| current.theirs = Some(theirs.clone()));
-            return self.send(&Message::More { round, region, from, end });
+            return self.ask(round, part, (theirs.len() * 2).min(CELLS_MAX));
         };
         self.stats.sent += surplus.len() as u64;
         self.stats.wanted += lack.len() as u64;
@@ -536,13 +535,13 @@ impl Exchange {
         rounds.into_iter().flatten().find(|round| round.number == number)
     }
 
-    fn send_sketch(&mut self, round: u32, region: Region, sketch: &Sketch) {
-        let (mut from, end) = (sketch.end() - sketch.cells().len() as u64, sketch.end());
+    fn send_sketch(&mut self, round: u32, part: Part, sketch: &Sketch) {
+        let (mut from, end) = (0, sketch.len());
         // Who asked for slots knows which.
-        let mut region = Some(region).filter(|region| matches!(region, Region::Branches(_)) && from == 0);
+        let mut part = Some(part).filter(|part| matches!(part.region, Region::Branches(_)));
         for cells in sketch.cells().chunks(CELLS_A_MESSAGE) {
-            let region = region.take();
-            self.send(&Message::Sketch { round, region, from, end, cells: cells.to_vec() });
+            let part = part.take();
+            self.send(&Message::Sketch { round, part, from, end, cells: cells.to_vec() });
             from += cells.len() as u64;
         }
     }

@@ -41,6 +41,7 @@ struct Pair {
     trips: usize,
     bytes: usize,
     now_ms: u64,
+    unix_ms: u64,
 }
 
 impl Pair {
@@ -54,6 +55,7 @@ impl Pair {
             trips: 0,
             bytes: 0,
             now_ms: 1,
+            unix_ms: 1 << 40,
         }
     }
 
@@ -69,8 +71,8 @@ impl Pair {
                 while let Some(bytes) = self.exchanges[side].poll_message() {
                     self.bytes += bytes.len();
                     moved = true;
-                    let (to, now_ms) = (1 - side, self.now_ms);
-                    assert!(self.exchanges[to].handle_message(now_ms, &self.stores[to], &bytes).is_ok());
+                    let (to, now) = (1 - side, Now { ms: self.now_ms, unix_ms: self.unix_ms });
+                    assert!(self.exchanges[to].handle_message(now, &self.stores[to], &bytes).is_ok());
                 }
             }
             if !moved {
@@ -84,7 +86,7 @@ impl Pair {
     /// Works; what one puts, the other merges.
     fn step(&mut self, side: usize) -> bool {
         let mut puts: Vec<(Vec<u8>, Version, bool)> = Vec::new();
-        let more = self.exchanges[side].work(1 << 40, &self.stores[side], &mut |key, view| {
+        let more = self.exchanges[side].work(self.unix_ms, &self.stores[side], &mut |key, view| {
             puts.push((key.to_vec(), view.version, view.value.is_none()));
             true
         });
@@ -151,8 +153,8 @@ proptest! {
         let store = filled(&[(1, 1, false), (2, 1, false)], 1);
         let mut exchange = Exchange::new(ExchangeConfig { settle_ms: 0 }, scope(), false);
         let bytes = [&[kind, 2, 0, 0, 0], &bytes[..]].concat();
-        let _ = exchange.handle_message(0, &store, &Message::Root { round: 2, root: 1 }.encode());
-        let _ = exchange.handle_message(0, &store, &bytes);
+        let _ = exchange.handle_message(Now::default(), &store, &Message::Root { round: 2, root: 1 }.encode());
+        let _ = exchange.handle_message(Now::default(), &store, &bytes);
         while exchange.work(0, &store, &mut |_, _| true) {}
     }
 }
@@ -196,15 +198,37 @@ fn a_blank_side_and_sides_with_little_in_common_heal() {
 }
 
 #[test]
+fn what_may_be_on_its_way_is_left_alone_for_a_while() {
+    let (a, b) = (store(1), store(2));
+    // A thousand keys are written all the time; an old one is missing.
+    let written_ms = 1 << 40;
+    let stamp = |ms: u64, key: u64| ms << 16 | key;
+    (0..1000).for_each(|key| write(&a, &format!("key{key}"), stamp(written_ms, key), false));
+    write(&a, "old", stamp(written_ms - 10_000, 0), false);
+    let mut pair = Pair::new(a, b);
+    write(&pair.stores[1], "other", stamp(written_ms - 10_000, 0), false);
+    for exchange in &mut pair.exchanges {
+        exchange.config.settle_ms = 500;
+    }
+    pair.unix_ms = written_ms + 100;
+    pair.round();
+    assert_eq!(pair.puts, [vec![b"old".to_vec()], vec![b"other".to_vec()]]);
+    pair.unix_ms = written_ms + 501;
+    assert_eq!(pair.heal(), 2);
+    assert_eq!(pair.contents(0), pair.contents(1));
+}
+
+#[test]
 fn messages_go_there_and_back_and_are_refused_when_cut() {
-    let cells = Sketch::new(0, 3).cells().to_vec();
+    let cells = Sketch::new(3).cells().to_vec();
+    let part = |region| Part { region, until_ms: 1 << 40 };
     let all = [
         Message::Root { round: 1, root: 5 << 100 },
         Message::Equal { round: 2 },
         Message::Branches { round: 3, digests: (0..FANOUT as u64).collect() },
         Message::Slots { round: 4, digests: vec![(1, 2, 3), (16383, u64::MAX, 4)], last: true },
-        Message::Sketch { round: 5, region: Some(Region::Branches(6)), from: 0, end: 3, cells },
-        Message::More { round: 6, region: Region::Slots(vec![1, 2]), from: 64, end: 128 },
+        Message::Sketch { round: 5, part: Some(part(Region::Branches(6))), from: 0, end: 3, cells },
+        Message::More { round: 6, part: part(Region::Slots(vec![1, 2])), end: 128 },
         Message::Want { round: 7, items: vec![1, 2, u64::MAX] },
         Message::Ship { round: 8, slots: vec![5, 6] },
         Message::Done { round: 9 },

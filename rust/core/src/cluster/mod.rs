@@ -306,7 +306,7 @@ impl Cluster {
                 }
             }
         }
-        self.peers.iter_mut().for_each(Peer::close_batch);
+        self.peers.iter_mut().for_each(|peer| peer.send_batch(now.ms));
     }
 
     /// Ends what has waited long enough.
@@ -323,7 +323,8 @@ impl Cluster {
 
     /// When to call `handle_timeout` at the latest.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.deadlines.first().map(|(at_ms, _)| *at_ms)
+        let deadline = self.deadlines.first().map(|(at_ms, _)| *at_ms);
+        self.peers.iter().filter_map(Peer::poll_timeout).chain(deadline).min()
     }
 
     /// Does a bounded piece of what nobody waits for: hints, healing, long requests of other nodes. Returns
@@ -334,7 +335,7 @@ impl Cluster {
         let hints = self.deliver_hints();
         self.resume_guests();
         let healing = self.heal();
-        self.peers.iter_mut().for_each(Peer::close_batch);
+        self.peers.iter_mut().for_each(|peer| peer.send_batch(now.ms));
         hints || healing || !self.ready.is_empty()
     }
 

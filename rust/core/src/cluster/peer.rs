@@ -15,6 +15,9 @@ use crate::waits::Waiter;
 
 /// Bytes of a message beside the entries in it.
 const HEAD: usize = 16;
+/// How long small entries wait for more at most. Nearby, what they wait for takes a fraction of it; far away,
+/// nobody notices.
+const HOLD_MS: u64 = 1;
 
 /// Whether a peer is there.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -102,7 +105,11 @@ pub struct Peer {
     open: Vec<u8>,
     open_count: u32,
     open_waits: Vec<(u32, Wait)>,
+    /// When the first of them came.
+    open_ms: u64,
     next_batch: u64,
+    /// Messages of small entries that are not confirmed: those that nobody waits for, and the others.
+    under_way: [usize; 2],
     unconfirmed: BTreeMap<u64, Batch>,
     unconfirmed_bytes: usize,
     /// What it is owed.
@@ -127,7 +134,9 @@ impl Peer {
             open: Vec::new(),
             open_count: 0,
             open_waits: Vec::new(),
+            open_ms: 0,
             next_batch: 1,
+            under_way: [0; 2],
             unconfirmed: BTreeMap::new(),
             unconfirmed_bytes: 0,
             hints: Hints::new(config.hints_max),
@@ -172,7 +181,7 @@ impl Peer {
         self.out.clear();
         self.streams.clear();
         self.exchanges.iter_mut().for_each(Exchange::reset);
-        self.unconfirmed_bytes = 0;
+        (self.unconfirmed_bytes, self.under_way) = (0, [0; 2]);
         let mut lost = Vec::new();
         for batch in std::mem::take(&mut self.unconfirmed).into_values() {
             batch.sent.keys().iter().for_each(|key| self.hints.keep(key));
@@ -203,9 +212,12 @@ impl Peer {
     }
 
     /// Adds an entry, which `record` is, to those that are sent next.
-    pub fn put(&mut self, record: &[u8], wait: Option<Wait>) {
+    pub fn put(&mut self, now_ms: u64, record: &[u8], wait: Option<Wait>) {
         if self.open.len() + record.len() + HEAD > self.batch_max {
             self.close_batch();
+        }
+        if self.open.is_empty() {
+            self.open_ms = now_ms;
         }
         if let Some(wait) = wait {
             self.open_waits.push((self.open_count, wait));
@@ -224,8 +236,22 @@ impl Peer {
         self.transmit(Urgency::Bulk, false, pieces);
     }
 
-    /// Sends what `put` has added.
-    pub fn close_batch(&mut self) {
+    /// Sends what `put` has added, unless it can wait for more: as long as the peer has not confirmed what was
+    /// sent before, as Nagle had it (RFC 896), but a moment at most. So one write goes at once, and of many at
+    /// a time each message carries those that came while the last one was under way.
+    pub fn send_batch(&mut self, now_ms: u64) {
+        let is_waited_for = !self.open_waits.is_empty();
+        if self.under_way[usize::from(is_waited_for)] == 0 || self.open_ms + HOLD_MS <= now_ms {
+            self.close_batch();
+        }
+    }
+
+    /// When to call `send_batch` at the latest.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        (!self.open.is_empty()).then_some(self.open_ms + HOLD_MS)
+    }
+
+    fn close_batch(&mut self) {
         if self.open.is_empty() {
             return;
         }
@@ -247,6 +273,9 @@ impl Peer {
 
     fn note(&mut self, number: u64, batch: Batch) {
         self.unconfirmed_bytes += batch.sent.len();
+        if let Some(under_way) = self.under_way_of(&batch) {
+            *under_way += 1;
+        }
         self.unconfirmed.insert(number, batch);
     }
 
@@ -254,7 +283,15 @@ impl Peer {
     pub fn confirm(&mut self, number: u64) -> Option<Batch> {
         let batch = self.unconfirmed.remove(&number)?;
         self.unconfirmed_bytes -= batch.sent.len();
+        if let Some(under_way) = self.under_way_of(&batch) {
+            *under_way -= 1;
+        }
         Some(batch)
+    }
+
+    fn under_way_of(&mut self, batch: &Batch) -> Option<&mut usize> {
+        let is_small = matches!(batch.sent, Sent::Records(_));
+        is_small.then(|| &mut self.under_way[usize::from(!batch.waits.is_empty())])
     }
 
     /// The peer's figures.

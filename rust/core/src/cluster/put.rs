@@ -123,7 +123,7 @@ impl Cluster {
                 let message = Message::Put { batch: 0, records: Bytes::copy_from_slice(record) };
                 peer.transmit(Urgency::Request, true, VecDeque::from([message.to_bytes()]));
             }
-            Outgoing::Record(record) => peer.put(record, wait),
+            Outgoing::Record(record) => peer.put(self.now.ms, record, wait),
             Outgoing::Large(entry, value) => {
                 let batch = peer.number();
                 let head = Message::Large { batch, entry: entry.clone() }.to_bytes();

@@ -23,6 +23,8 @@ pub struct Routes {
     doors: Vec<Option<String>>,
     /// One for each keyspace.
     layouts: Vec<Arc<Layout>>,
+    /// By member: as `collected_by`.
+    collected: Vec<SlotSet>,
 }
 
 impl Routes {
@@ -51,7 +53,9 @@ impl Routes {
         let me = names.iter().position(|name| name == me).ok_or(LayoutError::NoMembers)?;
         let ids = names.iter().map(|name| ids(name)).collect();
         let doors = vec![None; names.len()];
-        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts })
+        let collected =
+            (0..names.len()).map(|member| collected_by(&layouts, member as MemberIndex)).collect();
+        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts, collected })
     }
 
     /// The same, with where Redis's clients find each member: `host:port`.
@@ -125,13 +129,8 @@ impl Routes {
 
     /// The slots whose deletes `member` decides to forget: those of which it is the primary, in the placement
     /// with the fewest copies, and which it keeps in all placements, so that it hears of every replica.
-    pub fn collected_by(&self, member: MemberIndex) -> SlotSet {
-        let fewest = self.layouts.iter().min_by_key(|layout| layout.copies());
-        let collects = |slot: &u16| {
-            fewest.is_some_and(|layout| layout.replicas(*slot).first() == Some(&member))
-                && self.layouts.iter().all(|layout| layout.replicas(*slot).contains(&member))
-        };
-        (0..SLOTS as u16).filter(collects).collect()
+    pub fn collected_by(&self, member: MemberIndex) -> &SlotSet {
+        &self.collected[usize::from(member)]
     }
 
     /// How many other replicas must have confirmed a write, or been asked for a read, of so many in all.
@@ -142,4 +141,13 @@ impl Routes {
             Acks::All => replicas.saturating_sub(1),
         }
     }
+}
+
+fn collected_by(layouts: &[Arc<Layout>], member: MemberIndex) -> SlotSet {
+    let fewest = layouts.iter().min_by_key(|layout| layout.copies());
+    let collects = |slot: &u16| {
+        fewest.is_some_and(|layout| layout.replicas(*slot).first() == Some(&member))
+            && layouts.iter().all(|layout| layout.replicas(*slot).contains(&member))
+    };
+    (0..SLOTS as u16).filter(collects).collect()
 }

@@ -35,9 +35,14 @@ impl SlotSet {
 
     /// All of them, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u16> + use<'_> {
-        self.words.iter().enumerate().flat_map(|(index, word)| {
-            (0..64u16).filter(move |bit| word & 1 << bit != 0).map(move |bit| index as u16 * 64 + bit)
-        })
+        let all = self.words.iter().enumerate();
+        all.flat_map(|(index, word)| bits(*word).map(move |bit| (index * 64 + bit) as u16))
+    }
+
+    /// A bit for each slot of a branch.
+    pub fn of_branch(&self, branch: usize) -> [u64; 2] {
+        let at = branch % (SLOTS / 128) * 2;
+        [self.words[at], self.words[at + 1]]
     }
 
     /// The first one from `slot` on.
@@ -60,6 +65,13 @@ impl SlotSet {
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
+}
+
+/// The places of the bits that are set, ascending.
+pub fn bits(word: u64) -> impl Iterator<Item = usize> {
+    let clear_lowest = |word: &u64| Some(word & (word - 1)).filter(|word| *word != 0);
+    let words = std::iter::successors(Some(word).filter(|word| *word != 0), clear_lowest);
+    words.map(|word| word.trailing_zeros() as usize)
 }
 
 impl FromIterator<u16> for SlotSet {

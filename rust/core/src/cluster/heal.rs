@@ -114,7 +114,7 @@ impl Cluster {
         if let Some(stamp) = self.watermarks.equal(peer, began_ms, self.now.ms) {
             let watermark = Version { stamp, node: EVERY_NODE };
             let slots = self.routes.collected_by(self.routes.me());
-            self.replica.store().raise_watermarks(&slots, watermark);
+            self.replica.store().raise_watermarks(slots, watermark);
             for peer in self.others() {
                 let of = &mut self.peers[usize::from(peer)];
                 if of.is_up() {
@@ -132,7 +132,7 @@ impl Cluster {
     /// A peer has found that deletes up to here are known to all, in the slots that it decides for.
     pub(super) fn handle_watermark(&mut self, peer: MemberIndex, watermark: Version) {
         let slots = self.routes.collected_by(peer);
-        self.replica.store().raise_watermarks(&slots, watermark);
+        self.replica.store().raise_watermarks(slots, watermark);
     }
 
     /// The members that hold up the forgetting of deletes.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::{Branch, Store};
 use crate::entry::View;
 use crate::merkle::{Digest, FANOUT};
-use crate::slots::{Scope, SlotSet};
+use crate::slots::{Scope, SlotSet, bits};
 use crate::table::TAG_BITS;
 use crate::version::Version;
 
@@ -30,8 +30,15 @@ impl Store {
     /// The digest of each branch, of what two nodes both keep.
     pub fn branch_digests(&self, scope: &Scope) -> Vec<Digest> {
         let of = |(index, branch): (usize, &Mutex<Branch>)| {
+            let [low, high] = scope.slots.of_branch(index);
+            if (low, high) == (0, 0) {
+                return 0;
+            }
             let branch = branch.lock();
-            let slots = (0..FANOUT).filter(|slot| scope.slots.contains((index * FANOUT + slot) as u16));
+            if scope.group == 0 && (low, high) == (u64::MAX, u64::MAX) {
+                return branch.digest;
+            }
+            let slots = bits(low).chain(bits(high).map(|bit| bit + 64));
             slots.fold(0, |all, slot| all ^ branch.digest(scope.group, slot))
         };
         self.branches.iter().enumerate().map(of).collect()

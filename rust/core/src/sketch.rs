@@ -3,8 +3,8 @@
 //!
 //! Each item is in the first cell and in ever fewer of the following ones. A cell has the XOR of its items,
 //! the XOR of their checks, and their count. Cells of two sets, subtracted, are the cells of the difference;
-//! one that holds a single item gives it away, which makes others hold one item fewer. Any number of cells can
-//! be tried.
+//! one that holds a single item gives it away, which makes others hold one item fewer. Any number of cells
+//! can be tried.
 //!
 //! Source: Yang, Gilad and Alizadeh, "Practical rateless set reconciliation" (SIGCOMM 2024).
 

@@ -236,9 +236,9 @@ impl Peer {
         self.transmit(Urgency::Bulk, false, pieces);
     }
 
-    /// Sends what `put` has added, unless it can wait for more: as long as the peer has not confirmed what was
-    /// sent before, as Nagle had it (RFC 896), but a moment at most. So one write goes at once, and of many at
-    /// a time each message carries those that came while the last one was under way.
+    /// Sends what `put` has added, unless it can wait for more: as long as the peer has not confirmed what
+    /// was sent before, as Nagle had it (RFC 896), but a moment at most. So one write goes at once, and of
+    /// many at a time each message carries those that came while the last one was under way.
     pub fn send_batch(&mut self, now_ms: u64) {
         let is_waited_for = !self.open_waits.is_empty();
         if self.under_way[usize::from(is_waited_for)] == 0 || self.open_ms + HOLD_MS <= now_ms {

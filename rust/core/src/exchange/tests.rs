@@ -153,7 +153,8 @@ proptest! {
         let store = filled(&[(1, 1, false), (2, 1, false)], 1);
         let mut exchange = Exchange::new(ExchangeConfig { settle_ms: 0 }, scope(), false);
         let bytes = [&[kind, 2, 0, 0, 0], &bytes[..]].concat();
-        let _ = exchange.handle_message(Now::default(), &store, &Message::Root { round: 2, root: 1 }.encode());
+        let root = Message::Root { round: 2, root: 1 }.encode();
+        let _ = exchange.handle_message(Now::default(), &store, &root);
         let _ = exchange.handle_message(Now::default(), &store, &bytes);
         while exchange.work(0, &store, &mut |_, _| true) {}
     }

@@ -4,6 +4,7 @@ CONFIG ?= examples/single.json
 SOCKET ?= /tmp/turbopump
 FUZZ_SECONDS ?= 3600
 SIM_SEEDS ?= 10000
+SIM_CLUSTERS ?= 45000
 
 PY := .venv/bin/python
 NATIVE := python/turbopump/_native.abi3.so
@@ -59,9 +60,10 @@ test-python: build ## the Python tests
 fuzz: ## fuzz every decoder (FUZZ_SECONDS=3600 in all)
 	.ci/fuzz $(FUZZ_SECONDS)
 
-sim: ## tell SIM_SEEDS=10000 stories of the transport and of clusters on a simulated network
+sim: ## stories of the transport (SIM_SEEDS=10000), and 1000 hours of clusters (SIM_CLUSTERS=45000)
 	SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --release --package turbopump-udt --test sim
-	SIM_SEEDS=$(SIM_SEEDS) cargo test --locked --release --package turbopump-core --test cluster -- --nocapture
+	SIM_SEEDS=$(SIM_CLUSTERS) cargo test --locked --release --package turbopump-core --test cluster -- \
+		--nocapture
 
 bench: build ## measure beside redis-server and memcached; writes loadtests/results.md
 	$(PY) loadtests/bench.py

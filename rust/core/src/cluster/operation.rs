@@ -135,11 +135,6 @@ impl Cluster {
         }
     }
 
-    /// A replica confirms after another try, which counts as if it had now.
-    pub(super) fn confirmed_later(&mut self, waiter: Waiter, place: u32) {
-        self.confirmed(waiter, place);
-    }
-
     /// Answers a command whose writes are all known, or one of which will not be.
     fn settle(&mut self, waiter: Waiter) {
         let Some(writes) = self.writes.get(&waiter) else { return };

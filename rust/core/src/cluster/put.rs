@@ -231,31 +231,43 @@ impl Cluster {
     pub(super) fn handle_ack(&mut self, peer: MemberIndex, number: u64, refused: &[(u32, NotTaken)]) {
         let Some(batch) = self.peers[usize::from(peer)].confirm(number) else { return };
         let keys = if refused.is_empty() { Vec::new() } else { batch.sent.keys() };
-        for (place, (waiter, write)) in batch.waits {
-            match refused.iter().find(|(refused, _)| *refused == place) {
-                None => self.confirmed(waiter, write),
-                // Written anew below: the command waits for that.
-                Some((_, NotTaken::Stale(_))) => self.confirmed_later(waiter, write),
-                Some((_, NotTaken::NoSpace)) => {
-                    let name = self.routes.name(peer);
-                    self.not_confirmed(waiter, write, Some(format!("{name} has no memory left for it")));
+        let mut waits = batch.waits.into_iter().peekable();
+        for (place, why) in refused {
+            while let Some((_, (waiter, write))) = waits.next_if(|(waited, _)| waited < place) {
+                self.confirmed(waiter, write);
+            }
+            let wait = waits.next_if(|(waited, _)| waited == place).map(|(_, wait)| wait);
+            match (why, keys.get(*place as usize)) {
+                (NotTaken::Stale(watermark), Some(key)) => self.stamp_anew(peer, key, *watermark, wait),
+                _ => {
+                    let why = format!("{} has no memory left for it", self.routes.name(peer));
+                    wait.into_iter().for_each(|(waiter, write)| {
+                        self.not_confirmed(waiter, write, Some(why.clone()));
+                    });
                 }
             }
         }
-        for (place, why) in refused {
-            if let (NotTaken::Stale(watermark), Some(key)) = (why, keys.get(*place as usize)) {
-                self.stamp_anew(key, *watermark);
-            }
-        }
+        waits.for_each(|(_, (waiter, write))| self.confirmed(waiter, write));
     }
 
     /// What a key is here may have been deleted elsewhere before this node knew of the delete. If the client
-    /// was told that it was written, it was written after: so it gets a version that says so.
-    fn stamp_anew(&mut self, key: &[u8], watermark: Version) {
+    /// was told that it was written, it was written after: so it gets a version that says so. Who waits for
+    /// `peer` to have it waits on: it has not got it yet.
+    fn stamp_anew(&mut self, peer: MemberIndex, key: &[u8], watermark: Version, wait: Option<Wait>) {
         let store = self.replica.store();
         store.raise_watermark(key, watermark);
         if let Some(base) = self.replica.restamp(key, watermark, self.now.unix_ms) {
             self.replicate(key, base, None);
+        }
+        let Some((waiter, write)) = wait else { return };
+        let entry = self.replica.store().read(key, |view| {
+            let view = view.filter(|view| view.version > watermark)?;
+            Some(outgoing(key, &view, None))
+        });
+        match entry {
+            Some(entry) => self.put(peer, key, &entry, wait, false),
+            // A delete that all know of.
+            None => self.confirmed(waiter, write),
         }
     }
 }

@@ -228,7 +228,7 @@ impl Cluster {
         }
         let lost = of.disconnect();
         for waits in lost {
-            waits.into_iter().for_each(|(waiter, place)| self.not_confirmed(waiter, place, None));
+            waits.into_iter().for_each(|wait| self.not_confirmed(wait, None));
         }
         self.drop_guests_of(peer);
         self.fetches_lost(peer);

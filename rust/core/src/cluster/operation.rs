@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::peer::Wait;
 use super::{Cluster, Outcome, Urgency};
 use crate::error::Refusal;
 use crate::keyspace::Acks;
@@ -46,6 +47,7 @@ impl Write {
 /// The writes of a command.
 #[derive(Debug)]
 pub struct Writes {
+    command: u64,
     all: Vec<Write>,
     known: usize,
     /// The command writes nothing more.
@@ -55,6 +57,12 @@ pub struct Writes {
     late: bool,
     /// Why a replica did not confirm.
     why: Option<String>,
+}
+
+impl Writes {
+    fn get_mut(&mut self, wait: Wait) -> Option<&mut Write> {
+        self.all.get_mut(wait.write as usize).filter(|_| wait.command == self.command)
+    }
 }
 
 /// A read that asks other replicas.
@@ -88,19 +96,19 @@ pub struct Forwarded {
 }
 
 impl Cluster {
-    /// Notes a write that `waiter` waits for; returns which one of its command it is.
-    pub(super) fn await_write(&mut self, waiter: Waiter, needed: usize, replicas: usize) -> u32 {
+    /// Notes a write that `waiter` waits for.
+    pub(super) fn await_write(&mut self, waiter: Waiter, needed: usize, replicas: usize) -> Wait {
         let due_ms = self.now.ms + self.config.ack_timeout_ms;
-        let deadlines = &mut self.deadlines;
+        let (command, deadlines) = (self.next_id(), &mut self.deadlines);
         let writes = self.writes.entry(waiter).or_insert_with(|| {
             deadlines.insert((due_ms, Due::Writes(waiter.reactor, waiter.client)));
-            Writes { all: Vec::new(), known: 0, sealed: false, due_ms, late: false, why: None }
+            Writes { command, all: Vec::new(), known: 0, sealed: false, due_ms, late: false, why: None }
         });
         writes.known += usize::from(needed == 0);
         let replicas = replicas as u16;
         let open = if writes.late { 0 } else { replicas.saturating_sub(1) };
         writes.all.push(Write { needed: needed as u16, confirmed: 0, open, replicas });
-        (writes.all.len() - 1) as u32
+        Wait { waiter, command: writes.command, write: (writes.all.len() - 1) as u32 }
     }
 
     /// The command has written all that it writes.
@@ -112,26 +120,26 @@ impl Cluster {
         self.settle(waiter);
     }
 
-    pub(super) fn confirmed(&mut self, waiter: Waiter, place: u32) {
-        let Some(writes) = self.writes.get_mut(&waiter) else { return };
-        let Some(write) = writes.all.get_mut(place as usize) else { return };
+    pub(super) fn confirmed(&mut self, wait: Wait) {
+        let Some(writes) = self.writes.get_mut(&wait.waiter) else { return };
+        let Some(write) = writes.get_mut(wait) else { return };
         write.confirmed += 1;
         write.open = write.open.saturating_sub(1);
         let lost = write.is_lost() && write.open == 0;
         writes.known += usize::from(write.confirmed == write.needed);
         if lost || writes.sealed && writes.known == writes.all.len() {
-            self.settle(waiter);
+            self.settle(wait.waiter);
         }
     }
 
     /// A replica will not confirm; `why`, if it said so.
-    pub(super) fn not_confirmed(&mut self, waiter: Waiter, place: u32, why: Option<String>) {
-        let Some(writes) = self.writes.get_mut(&waiter) else { return };
-        let Some(write) = writes.all.get_mut(place as usize) else { return };
+    pub(super) fn not_confirmed(&mut self, wait: Wait, why: Option<String>) {
+        let Some(writes) = self.writes.get_mut(&wait.waiter) else { return };
+        let Some(write) = writes.get_mut(wait) else { return };
         write.open = write.open.saturating_sub(1);
         if write.is_lost() {
             writes.why = why.or(writes.why.take());
-            self.settle(waiter);
+            self.settle(wait.waiter);
         }
     }
 

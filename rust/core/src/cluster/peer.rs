@@ -50,8 +50,16 @@ pub struct PeerStats {
     pub exchange: ExchangeStats,
 }
 
-/// A write that waits for this peer: who waits, and which of the command's writes it is.
-pub type Wait = (Waiter, u32);
+/// A write that waits for this peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wait {
+    /// Who waits.
+    pub waiter: Waiter,
+    /// With which of its commands: what confirms an earlier one may come when that is long answered.
+    pub command: u64,
+    /// Which of the command's writes it is.
+    pub write: u32,
+}
 
 /// Entries that were sent and not confirmed.
 #[derive(Debug)]

@@ -88,7 +88,7 @@ impl Cluster {
         let (replicas, me) = (routes.replicas(key), routes.me());
         let wait = wait.map(|(waiter, acks)| {
             let needed = Routes::others_needed(acks, replicas.len());
-            (waiter, self.await_write(waiter, needed, replicas.len()))
+            self.await_write(waiter, needed, replicas.len())
         });
         let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, Some(base))));
         let datagram = wait.is_none() && routes.rules(key).datagram;
@@ -96,7 +96,7 @@ impl Cluster {
             match &entry {
                 Some(entry) => self.put(peer, key, entry, wait, datagram),
                 // It was deleted and forgotten since: then everybody knows.
-                None => wait.into_iter().for_each(|(waiter, place)| self.confirmed(waiter, place)),
+                None => wait.into_iter().for_each(|wait| self.confirmed(wait)),
             }
         }
     }
@@ -113,8 +113,8 @@ impl Cluster {
         let peer = &mut self.peers[usize::from(to)];
         if !peer.is_up() || peer.unconfirmed() > limit {
             peer.hints.keep(key);
-            if let Some((waiter, place)) = wait {
-                self.not_confirmed(waiter, place, None);
+            if let Some(wait) = wait {
+                self.not_confirmed(wait, None);
             }
             return;
         }
@@ -233,21 +233,19 @@ impl Cluster {
         let keys = if refused.is_empty() { Vec::new() } else { batch.sent.keys() };
         let mut waits = batch.waits.into_iter().peekable();
         for (place, why) in refused {
-            while let Some((_, (waiter, write))) = waits.next_if(|(waited, _)| waited < place) {
-                self.confirmed(waiter, write);
+            while let Some((_, wait)) = waits.next_if(|(waited, _)| waited < place) {
+                self.confirmed(wait);
             }
             let wait = waits.next_if(|(waited, _)| waited == place).map(|(_, wait)| wait);
             match (why, keys.get(*place as usize)) {
                 (NotTaken::Stale(watermark), Some(key)) => self.stamp_anew(peer, key, *watermark, wait),
                 _ => {
                     let why = format!("{} has no memory left for it", self.routes.name(peer));
-                    wait.into_iter().for_each(|(waiter, write)| {
-                        self.not_confirmed(waiter, write, Some(why.clone()));
-                    });
+                    wait.into_iter().for_each(|wait| self.not_confirmed(wait, Some(why.clone())));
                 }
             }
         }
-        waits.for_each(|(_, (waiter, write))| self.confirmed(waiter, write));
+        waits.for_each(|(_, wait)| self.confirmed(wait));
     }
 
     /// What a key is here may have been deleted elsewhere before this node knew of the delete. If the client
@@ -259,15 +257,15 @@ impl Cluster {
         if let Some(base) = self.replica.restamp(key, watermark, self.now.unix_ms) {
             self.replicate(key, base, None);
         }
-        let Some((waiter, write)) = wait else { return };
+        let Some(wait) = wait else { return };
         let entry = self.replica.store().read(key, |view| {
             let view = view.filter(|view| view.version > watermark)?;
             Some(outgoing(key, &view, None))
         });
         match entry {
-            Some(entry) => self.put(peer, key, &entry, wait, false),
+            Some(entry) => self.put(peer, key, &entry, Some(wait), false),
             // A delete that all know of.
-            None => self.confirmed(waiter, write),
+            None => self.confirmed(wait),
         }
     }
 }

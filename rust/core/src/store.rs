@@ -212,6 +212,8 @@ impl Store {
         let mut cell = self.cell(key);
         let slot = cell.slot_mut();
         slot.watermark = slot.watermark.max(watermark);
+        // As `raise_watermarks`: tombstones of the slot may go now.
+        self.walks.store(2, Relaxed);
     }
 
     /// Reads the entry of `key`, tombstones and expired values too.

@@ -33,7 +33,7 @@ use std::time::Instant;
 use story::Story;
 
 /// Seeds that broke a promise once. They are told first, for ever.
-const FAILED_SEEDS: &[u64] = &[3, 5, 9, 10, 14, 17, 25, 34, 1_001_035, 1_002_388, 1_005_427];
+const FAILED_SEEDS: &[u64] = &[3, 5, 9, 10, 14, 17, 25, 34, 1_001_035, 1_002_388, 1_005_427, 2_000_199];
 
 /// Enough to look at.
 const FAILURES_MAX: usize = 10;
@@ -52,9 +52,7 @@ fn every_promise_holds_in_every_story() {
             match catch_unwind(AssertUnwindSafe(|| Story::new(seed).run())) {
                 Ok((time, _)) => drop(told.fetch_add(time, Relaxed)),
                 Err(_) => {
-                    eprintln!(
-                        "seed {seed} failed: SIM_FIRST={seed} SIM_SEEDS=1 cargo test -p turbopump-core --test cluster"
-                    );
+                    eprintln!("seed {seed} failed: SIM_FIRST={seed} SIM_SEEDS=1 tells it again");
                     failed.lock().unwrap().push(seed);
                 }
             }

@@ -5,6 +5,7 @@ pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod context;
+pub mod counters;
 pub mod entry;
 pub mod error;
 pub mod exchange;

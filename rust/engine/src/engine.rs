@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 use parking_lot::Mutex;
+use turbopump_core::counters::Counters;
 use turbopump_core::error::Refusal;
 use turbopump_core::feed::{Feed, Filter, Watch};
 use turbopump_core::keyspace::{Acks, Keyspaces};
 use turbopump_core::merkle::DigestKey;
-use turbopump_core::replica::{Counters, Replica};
+use turbopump_core::replica::Replica;
 use turbopump_core::reply::Reply;
 use turbopump_core::siblings::Siblings;
 use turbopump_core::store::{Store, StoreConfig};

@@ -8,7 +8,8 @@ use std::sync::mpsc::SyncSender;
 use mio::Waker;
 use parking_lot::Mutex;
 use turbopump_core::cluster::Outcome;
-use turbopump_core::replica::{Counters, Replica};
+use turbopump_core::counters::Counters;
+use turbopump_core::replica::Replica;
 use turbopump_core::reply::Reply;
 
 use crate::config::EngineConfig;

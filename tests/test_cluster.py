@@ -214,6 +214,22 @@ def test_a_write_that_too_few_have_says_how_many(folder: Path, serve: Serve, lev
         assert client.get("key") == b"value"
 
 
+def test_a_write_is_done_once_by_whichever_nodes_it_is_sent_to(folder: Path, serve: Serve) -> None:
+    """Also when the node that did it is gone."""
+    trio = Trio(folder, serve)
+    with trio.client("a") as a:
+        first = a.put("key", "value", once="order 17")
+        a.put("key", "later")
+    trio.kill("a")
+    with trio.client("b") as b, trio.client("c") as c:
+        assert {b.put("key", "value", once="order 17"), c.put("key", "value", once="order 17")} == {first}
+        assert b.get("key") == c.get("key") == b"later"
+        deleted = b.delete("key", once="order 18")
+        c.put("key", "again")
+        assert c.delete("key", once="order 18") == deleted
+        assert b.get("key") == b"again"
+
+
 @pytest.fixture
 def partition(folder: Path) -> Path:
     """The file of a cluster in which each key is on two of the three."""

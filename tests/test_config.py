@@ -127,6 +127,8 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Limits, "max_siblings"): [-1, "1", 1.5, 1001],
     (Limits, "max_sibling_bytes"): SIZES,
     (Limits, "max_sibling_age"): [0, -1, "1", 10**9],
+    (Limits, "max_once_bytes"): SIZES,
+    (Limits, "max_once_age"): [0, -1, "1", 10**9],
     (Limits, "max_wait"): [0, -1, "1", 10**8],
     (Limits, "read_buffer"): [*SIZES, 4095],
     (Keyspace, "prefix"): [None, 5],
@@ -403,7 +405,8 @@ def test_the_engine_has_the_same_defaults() -> None:
     ours = engine_options(Config(), Config().member())
     limits = typing.cast("dict[str, int]", ours["limits"])
     found = {}
-    for name in ("core/src/config.rs", "core/src/feed.rs", "core/src/siblings.rs", "engine/src/config.rs"):
+    files = ("core/src/config", "core/src/feed", "core/src/siblings", "core/src/once", "engine/src/config")
+    for name in (f"{file}.rs" for file in files):
         text = (rust / name).read_text(encoding="utf-8")
         defaults = text.partition("fn default()")[2].partition("\n    }\n")[0]
         for field, figure in re.findall(r"(\w+): (\d[\d_]*(?: <<? ?\d+| \* \d+)?)[, ]", defaults):
@@ -418,6 +421,8 @@ def test_the_engine_has_the_same_defaults() -> None:
         "siblings.count_max": "max_siblings",
         "siblings.bytes_max": "max_sibling_bytes",
         "siblings.age_ms_max": "max_sibling_age_ms",
+        "once.bytes_max": "max_once_bytes",
+        "once.age_ms_max": "max_once_age_ms",
     }
     for field, figure in found.items():
         name = named.get(field, "max_" + field.removeprefix("feed.").removesuffix("_max"))

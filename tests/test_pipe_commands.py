@@ -116,6 +116,32 @@ def test_a_write_may_depend_on_a_version(node: Served, name: str) -> None:
     assert ask(node, f"write|name={name} if_version={second}|4").startswith(b"error|code=missing|")
 
 
+def test_a_write_with_a_name_is_done_once(node: Served, name: str) -> None:
+    """Sent again it is answered as the first time, whatever happened since; a refused one is not done."""
+    first = ask(node, f"write|name={name} once=a if=absent|1")
+    ask(node, f"write|name={name}|2")
+    assert ask(node, f"write|name={name} once=a if=absent|1") == first
+    assert ask(node, f"read|name={name}|") == b"2"
+
+    assert b"code=exists" in ask(node, f"write|name={name} once=b if=absent|3")
+    deleted = ask(node, f"delete|name={name} once=c|")
+    assert ask(node, f"write|name={name} once=b if=absent|3") != first
+    assert ask(node, f"delete|name={name} once=c|") == deleted
+    assert ask(node, f"read|name={name}|") == b"3"
+
+    nothing = ask(node, f"delete|name={name}none once=d|")
+    ask(node, f"write|name={name}none|1")
+    assert ask(node, f"delete|name={name}none once=d|") == nothing
+    assert ask(node, f"read|name={name}none|") == b"1"
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 65])
+def test_the_name_of_a_write_has_a_length(node: Served, name: str, bad: str) -> None:
+    """The refusal says which; nothing is written."""
+    assert b"1 to 64 bytes" in ask(node, f"write|name={name} once={bad}|1")
+    assert b"code=not_found" in ask(node, f"read|name={name}|")
+
+
 def test_a_lifetime_ends(node: Served, name: str) -> None:
     """And a fraction of a second is one; a write without one lasts."""
     ask(node, f"write|name={name} ttl=0.05|x")

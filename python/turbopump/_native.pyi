@@ -339,7 +339,8 @@ class Engine:
                 None for everybody), `limits` (`max_key`, `max_value`, `max_line`, `max_request`, `max_args`,
                 `max_connections`, `max_keys`, `max_output`, `max_events`, `max_waits`, `max_wait_ms`,
                 `max_watches`, `max_changes`, `max_change_bytes`, `max_siblings`,
-                `max_sibling_bytes`, `max_sibling_age_ms`, `read_buffer`) and `keyspaces`
+                `max_sibling_bytes`, `max_sibling_age_ms`, `max_once_bytes`,
+                `max_once_age_ms`, `read_buffer`) and `keyspaces`
                 (`prefix`, `writes`, `ttl_ms`, `max_memory` each).
 
         Raises:

@@ -5,6 +5,6 @@
     blocking, asynchronous     the connections
 
 Nothing is ever sent twice. A call that finds the connection lost raises ConnectionLostError, and whether it
-happened is unknown; the next call connects anew. Reads, deletes and writes with `if_version` may be repeated
-safely.
+happened is unknown; the next call connects anew. Reads may be repeated safely, and writes and deletes that
+were given a name with `once`.
 """

@@ -271,6 +271,7 @@ class AsyncClient:
         if_absent: bool = False,
         if_present: bool = False,
         if_version: str | None = None,
+        once: str | None = None,
     ) -> str:
         """Writes a value.
 
@@ -281,6 +282,8 @@ class AsyncClient:
             if_absent: Write only if the key has no value.
             if_present: Write only if the key has a value.
             if_version: Write only if the key's value is of this version.
+            once: A name for this write, 1 to 64 bytes, that no other one has. If it is sent again, because
+                nobody knows what became of it, it is done once, and this returns what it did then.
 
         Returns:
             The version written.
@@ -291,12 +294,25 @@ class AsyncClient:
             NoSpaceError: The node or the keyspace is full; nothing changed.
         """
         asked = call.put(
-            key, value, ttl=ttl, if_absent=if_absent, if_present=if_present, if_version=if_version
+            key,
+            value,
+            ttl=ttl,
+            if_absent=if_absent,
+            if_present=if_present,
+            if_version=if_version,
+            once=once,
         )
         return await self._run(asked)
 
-    async def delete(self, key: Bytes, *, if_version: str | None = None) -> str | None:
+    async def delete(
+        self, key: Bytes, *, if_version: str | None = None, once: str | None = None
+    ) -> str | None:
         """Deletes a key.
+
+        Args:
+            key: 1 to `limits.max_key` bytes.
+            if_version: Delete only if the key's value is of this version.
+            once: As for `put`.
 
         Returns:
             The version of the deletion, None if there was nothing to delete.
@@ -305,7 +321,7 @@ class AsyncClient:
             RequestError: An argument is out of range; nothing changed.
             ConflictError: The value is of another version than `if_version`; nothing changed.
         """
-        return await self._run(call.delete(key, if_version=if_version))
+        return await self._run(call.delete(key, if_version=if_version, once=once))
 
     async def exists(self, key: Bytes) -> bool:
         """Whether there is a value under a key.

@@ -105,6 +105,7 @@ def put(
     if_absent: bool,
     if_present: bool,
     if_version: str | None,
+    once: str | None = None,
 ) -> Call[str]:
     """Writes a value, None for one that is sent apart; its version comes back."""
     params: dict[str, str | bytes | int] = {"name": as_bytes(key)}
@@ -114,6 +115,8 @@ def put(
         params["if"] = "absent" if if_absent else "present"
     if if_version is not None:
         params["if_version"] = if_version
+    if once is not None:
+        params["once"] = once
     return Call(
         "write",
         params,
@@ -122,11 +125,13 @@ def put(
     )
 
 
-def delete(key: Bytes, *, if_version: str | None) -> Call[str | None]:
+def delete(key: Bytes, *, if_version: str | None, once: str | None = None) -> Call[str | None]:
     """Deletes a key; the version of the deletion comes back, None if there was nothing."""
     params: dict[str, str | bytes | int] = {"name": as_bytes(key)}
     if if_version is not None:
         params["if_version"] = if_version
+    if once is not None:
+        params["once"] = once
     return Call("delete", params, lambda answer: answer.params.get("version"))
 
 

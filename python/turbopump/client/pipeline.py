@@ -59,16 +59,25 @@ class Commands:
         if_absent: bool = False,
         if_present: bool = False,
         if_version: str | None = None,
+        once: str | None = None,
     ) -> Pending[str]:
         """Writes a value, as `Client.put` does; the result is its version."""
         asked = call.put(
-            key, value, ttl=ttl, if_absent=if_absent, if_present=if_present, if_version=if_version
+            key,
+            value,
+            ttl=ttl,
+            if_absent=if_absent,
+            if_present=if_present,
+            if_version=if_version,
+            once=once,
         )
         return self._add(asked)
 
-    def delete(self, key: Bytes, *, if_version: str | None = None) -> Pending[str | None]:
+    def delete(
+        self, key: Bytes, *, if_version: str | None = None, once: str | None = None
+    ) -> Pending[str | None]:
         """Deletes a key; the result is the version of the deletion, None if there was nothing."""
-        return self._add(call.delete(key, if_version=if_version))
+        return self._add(call.delete(key, if_version=if_version, once=once))
 
     def exists(self, key: Bytes) -> Pending[bool]:
         """Whether there is a value under a key."""

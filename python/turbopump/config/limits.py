@@ -111,6 +111,19 @@ class Limits(Section):
         le=10**8,
         description="Seconds that such a value is kept: a day, for somebody to notice.",
     )
+    max_once_bytes: Size = Field(
+        default=1 << 24,
+        ge=0,
+        le=1 << 40,
+        description="Bytes that the names of writes with `once` may take, some 80,000 of them; the oldest go "
+        "first.",
+    )
+    max_once_age: float = Field(
+        default=600,
+        gt=0,
+        le=10**8,
+        description="Seconds that such a name is known: longer than any client goes on trying.",
+    )
     read_buffer: Size = Field(
         default=1 << 16,
         ge=4096,

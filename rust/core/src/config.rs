@@ -1,6 +1,7 @@
 //! The limits a replica keeps. Not their reasons: `turbopump/config.py` owns names, defaults and reasons.
 
 use crate::feed::FeedLimits;
+use crate::once::OnceLimits;
 use crate::siblings::SiblingLimits;
 
 /// What one client, or all of them together, may take.
@@ -28,6 +29,8 @@ pub struct Limits {
     pub feed: FeedLimits,
     /// How many values that lost are kept.
     pub siblings: SiblingLimits,
+    /// Of the writes that are to be done once.
+    pub once: OnceLimits,
 }
 
 impl Limits {
@@ -60,6 +63,7 @@ impl Default for Limits {
             wait_ms_max: 3_600_000,
             feed: FeedLimits::default(),
             siblings: SiblingLimits::default(),
+            once: OnceLimits::default(),
         }
     }
 }

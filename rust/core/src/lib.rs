@@ -16,6 +16,7 @@ pub mod keyspace;
 pub mod layout;
 pub mod merkle;
 pub mod message;
+pub mod once;
 pub mod outbox;
 pub mod output;
 pub mod pipe;

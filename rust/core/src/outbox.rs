@@ -23,8 +23,20 @@ pub enum Order {
     Wrote {
         /// The key.
         key: Box<[u8]>,
-        /// What the write replaced: who has something else has something concurrent.
-        base: Version,
+        /// What the write replaced: who has something else has something concurrent. `None` if it was
+        /// written before, and is sent again.
+        base: Option<Version>,
+        /// Who waits, if anybody does.
+        wait: Option<(Waiter, Acks)>,
+    },
+    /// A write with a name was done: the other replicas are to know it by that.
+    Once {
+        /// The key.
+        key: Box<[u8]>,
+        /// The name.
+        name: Box<[u8]>,
+        /// What it came to.
+        version: Version,
         /// Who waits, if anybody does.
         wait: Option<(Waiter, Acks)>,
     },
@@ -117,10 +129,28 @@ impl Outbox {
     }
 
     /// The command wrote `key` over the version `base`.
-    pub fn wrote(&self, key: &[u8], base: Version) {
+    pub fn wrote(&self, key: &[u8], base: Option<Version>) {
+        if self.routes.len() > 1 {
+            let wait = self.wait_for(key);
+            self.push(Order::Wrote { key: key.into(), base, wait });
+        }
+    }
+
+    /// The command did the write of this name to `key`, or found it done `before`.
+    pub fn did_once(&self, key: &[u8], name: &[u8], version: Version, before: bool) {
         if self.routes.len() < 2 {
             return;
         }
+        let wait = self.wait_for(key);
+        self.push(Order::Once { key: key.into(), name: name.into(), version, wait });
+        if before {
+            // Whoever was waiting for the others then may have been told that they do not have it.
+            self.wrote(key, None);
+        }
+    }
+
+    /// Who waits for replicas of `key`, and for how many of them, if the command does.
+    fn wait_for(&self, key: &[u8]) -> Option<(Waiter, Acks)> {
         let acks = match self.asked.load(Relaxed) {
             0 => self.routes.rules(key).write_acks,
             1 => Acks::One,
@@ -131,7 +161,7 @@ impl Outbox {
         if wait.is_some() {
             self.waiting.store(true, Relaxed);
         }
-        self.push(Order::Wrote { key: key.into(), base, wait });
+        wait
     }
 
     /// Whether the command has written, since it began or went on, what is to be waited for.

@@ -15,7 +15,9 @@ const FLOOR: u8 = 1 << 2;
 const BASE: u8 = 1 << 3;
 /// The base is nothing: the key had no entry.
 const NEW: u8 = 1 << 4;
-const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE | NEW;
+/// It is no entry, but the name of a write that came to this version.
+const NAME: u8 = 1 << 5;
+const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE | NEW | NAME;
 
 /// These bytes are no record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -32,6 +34,8 @@ pub struct Record<'a> {
     /// The version that the write replaced, which is zero if there was none; `None` if the sender does not
     /// know.
     pub base: Option<Version>,
+    /// It is no entry: the value is the name of a write, which came to this version.
+    pub is_name: bool,
 }
 
 /// Appends the entry of `key`. Of a large value only the head: its value must not be `Value::Blob`.
@@ -66,6 +70,13 @@ pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Versi
         .for_each(|of| put(out, of));
     out.extend_from_slice(key);
     out.extend_from_slice(value);
+}
+
+/// Appends the name of a write of `key`, which came to `version`.
+pub fn encode_name(out: &mut Vec<u8>, key: &[u8], name: &[u8], version: Version) {
+    let at = out.len();
+    encode(out, key, &View::value(version, Value::Inline(name)), None);
+    out[at] |= NAME;
 }
 
 /// Reads records one after the other; after an error there is none.
@@ -110,7 +121,8 @@ impl<'a> Reader<'a> {
         let base = base.filter(|base| *base != Version::ZERO).or(new);
         let (key, value) = (self.take(key_len)?, self.take(value_len)?);
         let value = (flags & TOMBSTONE == 0).then_some(Value::Inline(value));
-        Ok(Record { key, view: View { version, expires_ms, floor, value }, base })
+        let view = View { version, expires_ms, floor, value };
+        Ok(Record { key, view, base, is_name: flags & NAME != 0 })
     }
 }
 
@@ -134,6 +146,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_name_of_a_write_goes_there_and_back() {
+        let (version, mut bytes) = (Version { stamp: 3, node: NodeId(1) }, Vec::new());
+        encode_name(&mut bytes, b"key", b"name", version);
+        let view = View::value(version, Value::Inline(b"name"));
+        let read: Vec<_> = Reader::new(&bytes).collect();
+        assert_eq!(read, [Ok(Record { key: b"key", view, base: None, is_name: true })]);
+    }
+
+    #[test]
     fn what_a_write_replaced_goes_there_and_back() {
         let view = View::value(Version { stamp: 3, node: NodeId(1) }, Value::Inline(b"value"));
         let known = Version { stamp: 2, node: NodeId(2) };
@@ -142,7 +163,7 @@ mod tests {
             encode(&mut bytes, b"key", &view, base);
             assert_eq!(bytes.len(), 1 + 2 + 4 + 16 + more + 3 + 5);
             let read: Vec<_> = Reader::new(&bytes).collect();
-            assert_eq!(read, [Ok(Record { key: b"key", view, base })]);
+            assert_eq!(read, [Ok(Record { key: b"key", view, base, is_name: false })]);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::entry::{KEY_BYTES_MAX, View};
 use crate::error::Refusal;
 use crate::feed::{Feed, Kind};
 use crate::keyspace::Writes;
+use crate::once::{NAME_BYTES_MAX, Once};
 use crate::outbox::Outbox;
 use crate::siblings::Siblings;
 use crate::store::{Cell, Merged, Store};
@@ -156,6 +157,7 @@ pub struct Replica {
     outbox: Option<Arc<Outbox>>,
     feed: Arc<Feed>,
     siblings: Arc<Siblings>,
+    once: Arc<Once>,
 }
 
 impl Replica {
@@ -171,6 +173,7 @@ impl Replica {
             outbox: None,
             feed: Arc::default(),
             siblings: Arc::default(),
+            once: Arc::default(),
         }
     }
 
@@ -192,6 +195,16 @@ impl Replica {
     /// The same coordinator, with these siblings.
     pub fn with_siblings(self, siblings: Arc<Siblings>) -> Self {
         Replica { siblings, ..self }
+    }
+
+    /// The same coordinator, with these writes that are known by name.
+    pub fn with_once(self, once: Arc<Once>) -> Self {
+        Replica { once, ..self }
+    }
+
+    /// Writes that are known by name.
+    pub fn known_once(&self) -> &Arc<Once> {
+        &self.once
     }
 
     /// Values that lost to others.
@@ -340,6 +353,36 @@ impl Replica {
         Ok(done.0)
     }
 
+    /// Does what `write` does to `key`, unless a write of this name was done to it before: then what that one
+    /// came to is known to the other replicas as well when this is confirmed.
+    ///
+    /// # Errors
+    /// As `write`, or the name is too long. What is refused is tried again the next time.
+    pub fn once(
+        &self,
+        key: &[u8],
+        name: &[u8],
+        now_ms: u64,
+        write: impl FnOnce() -> Result<Option<Version>, Refusal>,
+    ) -> Result<Option<Version>, Refusal> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Refusal::bad_param("once", name, "1 to 64 bytes, another one for each write"));
+        }
+        let mut known = self.once.lock(now_ms);
+        let before = known.find(key, name);
+        let version = match before {
+            Some(version) => Some(version).filter(|version| *version != Version::ZERO),
+            None => write()?,
+        };
+        let kept = version.unwrap_or_default();
+        self.once.keep_in(&mut known, key, name, kept, now_ms);
+        drop(known);
+        if let Some(outbox) = &self.outbox {
+            outbox.did_once(key, name, kept, before.is_some());
+        }
+        Ok(version)
+    }
+
     /// Deletes about `limit` keys from `cursor` on; returns the cursor to go on with, 0 at the end, and how
     /// many were deleted.
     ///
@@ -468,7 +511,7 @@ impl Replica {
         match cell.merge(view)? {
             Merged::Applied => {
                 if let Some(outbox) = &self.outbox {
-                    outbox.wrote(cell.key(), base);
+                    outbox.wrote(cell.key(), Some(base));
                 }
                 let kind = if view.value.is_some() { Kind::Written } else { Kind::Deleted };
                 self.feed.note(kind, cell.key(), view.version, view.value.map_or(0, |value| value.len()));

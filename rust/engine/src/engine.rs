@@ -16,6 +16,7 @@ use turbopump_core::error::Refusal;
 use turbopump_core::feed::{Feed, Filter, Watch};
 use turbopump_core::keyspace::{Acks, Keyspaces};
 use turbopump_core::merkle::DigestKey;
+use turbopump_core::once::Once;
 use turbopump_core::replica::Replica;
 use turbopump_core::reply::Reply;
 use turbopump_core::siblings::Siblings;
@@ -86,6 +87,7 @@ impl Engine {
             Replica::new(Arc::clone(replica.store()), replica.shared_waits(), limits)
                 .with_feed(Arc::clone(replica.feed()))
                 .with_siblings(Arc::clone(replica.siblings()))
+                .with_once(Arc::clone(replica.known_once()))
         };
         let mut replicas: Vec<Replica> = (0..count).map(coordinator).collect();
         let mut peers = None;
@@ -399,7 +401,8 @@ fn replica(
     let waits = Waits::new(config.limits.waits_max, Box::new(wake));
     let replica = Replica::for_threads(Arc::new(store), Arc::new(waits), Arc::new(config.limits.clone()));
     let siblings = Siblings::new(config.limits.siblings);
-    Ok(replica.with_feed(Arc::new(feed)).with_siblings(Arc::new(siblings)))
+    let once = Once::new(config.limits.once);
+    Ok(replica.with_feed(Arc::new(feed)).with_siblings(Arc::new(siblings)).with_once(Arc::new(once)))
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.

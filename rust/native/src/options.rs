@@ -10,6 +10,7 @@ use turbopump_core::config::Limits;
 use turbopump_core::feed::FeedLimits;
 use turbopump_core::keyspace::{Acks, Keyspace, Writes};
 use turbopump_core::merkle::DigestKey;
+use turbopump_core::once::OnceLimits;
 use turbopump_core::siblings::SiblingLimits;
 use turbopump_core::version::Version;
 use turbopump_engine::config::{ClusterOptions, EngineConfig, Guests, MemberOptions};
@@ -102,6 +103,10 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
                 count_max: limits.take("max_siblings")?,
                 bytes_max: limits.take("max_sibling_bytes")?,
                 age_ms_max: limits.take("max_sibling_age_ms")?,
+            },
+            once: OnceLimits {
+                bytes_max: limits.take("max_once_bytes")?,
+                age_ms_max: limits.take("max_once_age_ms")?,
             },
         },
         keyspaces: keyspaces.iter().map(keyspace).collect::<PyResult<_>>()?,

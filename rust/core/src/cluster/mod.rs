@@ -300,6 +300,9 @@ impl Cluster {
             for order in self.outboxes[index].take() {
                 match order {
                     Order::Wrote { key, base, wait } => self.replicate(&key, base, wait),
+                    Order::Once { key, name, version, wait } => {
+                        self.replicate_name(&key, &name, version, wait);
+                    }
                     Order::Sealed(waiter) => self.sealed(waiter),
                     Order::Fetch { key, acks, waiter } => self.fetch(key, acks, waiter),
                     Order::Forward(forward) => self.forward(forward),

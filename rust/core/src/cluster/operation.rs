@@ -217,7 +217,7 @@ impl Cluster {
         if record.as_ref().is_some_and(|record| record.key.is_empty()) {
             fetch.large = fetch.large.max(version);
         }
-        if let Some(record) = record.filter(|record| !record.key.is_empty()) {
+        if let Some(record) = record.filter(|record| !record.key.is_empty() && !record.is_name) {
             // What cannot be taken here is no reason not to answer with what is here.
             let _ = self.arrive(peer, record.key, &record.view, record.base);
         }

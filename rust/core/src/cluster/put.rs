@@ -83,14 +83,11 @@ fn sibling(view: View<'_>) -> Option<Sibling> {
 
 impl Cluster {
     /// Sends what a key is now to its other replicas.
-    pub(super) fn replicate(&mut self, key: &[u8], base: Version, wait: Option<(Waiter, Acks)>) {
+    pub(super) fn replicate(&mut self, key: &[u8], base: Option<Version>, wait: Option<(Waiter, Acks)>) {
         let routes = std::sync::Arc::clone(&self.routes);
         let (replicas, me) = (routes.replicas(key), routes.me());
-        let wait = wait.map(|(waiter, acks)| {
-            let needed = Routes::others_needed(acks, replicas.len());
-            self.await_write(waiter, needed, replicas.len())
-        });
-        let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, Some(base))));
+        let wait = self.await_replicas(replicas.len(), wait);
+        let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, base)));
         let datagram = wait.is_none() && routes.rules(key).datagram;
         for &peer in replicas.iter().filter(|member| **member != me) {
             match &entry {
@@ -99,6 +96,34 @@ impl Cluster {
                 None => wait.into_iter().for_each(|wait| self.confirmed(wait)),
             }
         }
+    }
+
+    /// Has the other replicas of a key know a write by its name.
+    pub(super) fn replicate_name(
+        &mut self,
+        key: &[u8],
+        name: &[u8],
+        version: Version,
+        wait: Option<(Waiter, Acks)>,
+    ) {
+        let routes = std::sync::Arc::clone(&self.routes);
+        let replicas = routes.replicas(key);
+        let wait = self.await_replicas(replicas.len(), wait);
+        let mut record = Vec::new();
+        record::encode_name(&mut record, key, name, version);
+        for &peer in replicas.iter().filter(|member| **member != routes.me()) {
+            let peer = &mut self.peers[usize::from(peer)];
+            if peer.is_up() {
+                peer.put(self.now.ms, &record, wait);
+            } else if let Some(wait) = wait {
+                self.not_confirmed(wait, None);
+            }
+        }
+    }
+
+    fn await_replicas(&mut self, replicas: usize, wait: Option<(Waiter, Acks)>) -> Option<Wait> {
+        let (waiter, acks) = wait?;
+        Some(self.await_write(waiter, Routes::others_needed(acks, replicas), replicas))
     }
 
     pub(super) fn put(
@@ -167,6 +192,11 @@ impl Cluster {
         let mut refused = Vec::new();
         for (place, record) in record::Reader::new(records).enumerate() {
             let record = record?;
+            if let (true, Some(Value::Inline(name))) = (record.is_name, record.view.value) {
+                let known = self.replica.known_once();
+                known.keep(record.key, name, record.view.version, self.now.unix_ms);
+                continue;
+            }
             if let Err(why) = self.arrive(peer, record.key, &record.view, record.base) {
                 refused.push((place as u32, why));
             }
@@ -255,7 +285,7 @@ impl Cluster {
         let store = self.replica.store();
         store.raise_watermark(key, watermark);
         if let Some(base) = self.replica.restamp(key, watermark, self.now.unix_ms) {
-            self.replicate(key, base, None);
+            self.replicate(key, Some(base), None);
         }
         let Some(wait) = wait else { return };
         let entry = self.replica.store().read(key, |view| {

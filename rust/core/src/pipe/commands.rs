@@ -56,11 +56,11 @@ pub struct Spec {
 #[rustfmt::skip]
 pub static COMMANDS: &[Spec] = &[
     Spec { name: "write", takes_value: true, run: write,
-        params: &["name", "length", "ttl", "if", "if_version", "acks"],
+        params: &["name", "length", "ttl", "if", "if_version", "acks", "once"],
         summary: "stores the bytes after the second pipe; answers their version" },
     Spec { name: "read", takes_value: false, params: &["name", "version", "acks"], run: read,
         summary: "answers the value, byte for byte" },
-    Spec { name: "delete", takes_value: false, params: &["name", "if_version", "acks"], run: delete,
+    Spec { name: "delete", takes_value: false, params: &["name", "if_version", "acks", "once"], run: delete,
         summary: "deletes the key; answers whether there was a value" },
     Spec { name: "exists", takes_value: false, params: &["name", "acks"], run: exists,
         summary: "answers exists=1 or exists=0" },
@@ -162,9 +162,24 @@ fn write(context: &mut Context<'_>, request: &Request, body: Body<'_>) -> Result
         None => Lifetime::Keyspace,
     };
     let name = name(context, request)?;
-    let version = context.replica.put(name, body, lifetime, condition(request)?, context.now_ms)?;
+    let (replica, condition, now_ms) = (context.replica, condition(request)?, context.now_ms);
+    let put = || replica.put(name, body, lifetime, condition, now_ms).map(Some);
+    let version = once(context, request, name, put)?.unwrap_or_default();
     reply(context, request).status(&[("version", &version.to_string())]);
     Ok(Next::Done)
+}
+
+/// Writes, unless the request has a name and was done before.
+fn once(
+    context: &Context<'_>,
+    request: &Request,
+    key: &[u8],
+    write: impl FnOnce() -> Result<Option<Version>, Refusal>,
+) -> Result<Option<Version>, Refusal> {
+    match request.get("once") {
+        Some(name) => context.replica.once(key, name, context.now_ms, write),
+        None => write(),
+    }
 }
 
 fn read(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
@@ -202,7 +217,8 @@ fn read_value(reply: &mut Writer<'_>, version: Version, expires_ms: u64, value: 
 
 fn delete(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
     let condition = version_param(request, "if_version")?.map_or(Condition::Always, Condition::Version);
-    let deleted = context.replica.delete(name(context, request)?, condition, context.now_ms)?;
+    let (replica, name, now_ms) = (context.replica, name(context, request)?, context.now_ms);
+    let deleted = once(context, request, name, || replica.delete(name, condition, now_ms))?;
     match deleted {
         Some(version) => {
             reply(context, request).status(&[("deleted", "1"), ("version", &version.to_string())])

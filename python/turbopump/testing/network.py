@@ -7,7 +7,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import permutations
 from typing import Final
@@ -157,8 +157,8 @@ class Network:
         return both and self._ways[name, other].is_open and self._ways[other, name].is_open
 
     def traffic(self, source: str, target: str) -> Traffic:
-        """What became of what one node sent to another."""
-        return self._way(source, target).traffic
+        """What became so far of what one node sent to another."""
+        return replace(self._way(source, target).traffic)
 
     def cut(self, source: str, target: str) -> None:
         """Nothing from one node reaches the other any more."""
@@ -194,6 +194,9 @@ class Network:
             way.change(weather, seed)
 
     def _way(self, source: str, target: str) -> Way:
+        for name in (source, target):
+            if name not in self._names:
+                raise KeyError(name)
         if source == target:
             raise ValueError(f"{source} has no way to itself")
         return self._ways[source, target]

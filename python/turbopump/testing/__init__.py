@@ -8,17 +8,19 @@ Nothing has to be registered. With pytest-asyncio a cluster is a fixture as belo
 `asyncio.run(story())`, where `story` has the `async with`.
 
 Example:
+    import asyncio
+
     import pytest
     import pytest_asyncio
     from turbopump import UnavailableError
     from turbopump.testing import cluster
 
-    arrived = []
+    missed = asyncio.Queue(100)
 
     def setup(node):
-        @node.on("arrived", "healed", prefix="orders/")
+        @node.on("healed", prefix="orders/")
         async def ordered(change):
-            arrived.append((node.member.name, change.kind, change.key))
+            await missed.put((node.member.name, change.key))
 
     @pytest_asyncio.fixture
     async def shop():
@@ -40,7 +42,9 @@ Example:
         await shop.restart("c", empty=True)
         await shop.healed()
         assert await shop["c"].get("orders/1") == b"tea"
-        assert ("a", "healed", b"orders/1") in arrived
+        async with asyncio.timeout(10):  # callbacks come a little later
+            while await missed.get() != ("a", b"orders/1"):
+                pass
 """
 
 from turbopump.testing.harness import Cluster, cluster

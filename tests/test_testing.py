@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 import turbopump.testing
+from conftest import turn
 from test_readme import environment
 from turbopump import Changed, ConfigError, Node, UnavailableError
 from turbopump.testing import Cluster, cluster
@@ -252,6 +253,24 @@ async def test_healed_is_of_now() -> None:
             assert set(await values(nodes, "key")) != {str(number).encode()}
             await nodes.healed()
             assert set(await values(nodes, "key")) == {str(number).encode()}
+
+
+async def test_what_a_test_raises_comes_out_as_it_is() -> None:
+    """Whatever is under way: who waits for the other side of a split is told that the node stops."""
+    waits: list[asyncio.Task[str]] = []
+
+    async def fail() -> None:
+        async with cluster(config=STEADY) as nodes:
+            nodes.split({"a"})
+            waits.append(asyncio.create_task(nodes["a"].put("key", "value")))
+            await turn()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    with pytest.raises(UnavailableError) as raised:
+        await waits[0]
+    assert raised.value.code == "shutting_down"
 
 
 async def test_what_cannot_be_is_refused() -> None:

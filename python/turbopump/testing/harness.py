@@ -98,7 +98,11 @@ class Cluster:
         self._network.cut(source, target)
 
     def mend(self) -> None:
-        """Undoes all splits and cuts; the weather stays."""
+        """Undoes all splits and cuts; the weather stays.
+
+        Nodes that lost each other find that out at their next attempt: they make one after a quarter of a
+        second, later only every 5 s. `noticed` and `healed` wait for it.
+        """
         self._network.mend()
 
     def weather(

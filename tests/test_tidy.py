@@ -190,7 +190,7 @@ def crates_depend_downwards(tree: Tree) -> Iterator[str]:
 
 
 # Those that put the parts together, and the files that were one part before they outgrew it.
-ROOTS = {"__init__", "__main__", "cli", "directory", "node", "serve"}
+ROOTS = {"__init__", "__main__", "cli", "directory", "node", "serve", "testing"}
 SPLIT = {"config": {"problem"}}
 
 

@@ -4,6 +4,7 @@ CONFIG ?= examples/single.json
 SOCKET ?= /tmp/turbopump
 FUZZ_SECONDS ?= 3600
 SIM_SEEDS ?= 10000
+KILLS ?= 100
 
 PY := .venv/bin/python
 NATIVE := python/turbopump/_native.abi3.so
@@ -15,7 +16,8 @@ RUST := Cargo.toml Cargo.lock .cargo/config.toml \
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-transport load lock clean
+.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-transport kills \
+	load lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +71,9 @@ bench: build ## measure beside redis-server and memcached; writes loadtests/resu
 bench-transport: build ## transports over emulated links, as root; writes loadtests/transport.md
 	cargo build --locked --release --package turbopump-lab
 	$(PY) loadtests/transport.py
+
+kills: build ## kill nodes under writes, KILLS=100 times, and look for writes that are lost
+	$(PY) loadtests/kills.py --kills $(KILLS)
 
 load: build ## locust against a node that serves SOCKET=/tmp/turbopump
 	$(PY) -m locust -f loadtests/kv.py --headless --users 50 --spawn-rate 50 --run-time 30s --host $(SOCKET)

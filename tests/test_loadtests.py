@@ -14,6 +14,13 @@ LOADTESTS = Path(__file__).resolve().parent.parent / "loadtests"
 
 
 @pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that kills nodes."""
+    monkeypatch.syspath_prepend(str(LOADTESTS))
+    return import_module("kills")
+
+
+@pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that makes the page, as bench.py imports it."""
     monkeypatch.syspath_prepend(str(LOADTESTS))
@@ -101,3 +108,38 @@ def test_locust_users_are_measured_in_microseconds(node: Any) -> None:
     table = said[said.index("latency in us") :].splitlines()
     assert [line.split()[0] for line in table[1:3]] == ["read", "write"]
     assert float(table[1].split()[2].replace(",", "")) > 1
+
+
+def test_what_was_acknowledged_last_must_be_there(kills: ModuleType) -> None:
+    """Or what failed after it, which may have happened; what failed before it may not."""
+    ledger, old, new = kills.Ledger(), kills.Write(b"old", "a", "1-1"), kills.Write(b"new", "b", "2-1")
+    ledger.doubt("key", kills.Write(b"unsure", "c"))
+    assert not ledger.lacks("key", None)
+    ledger.acknowledge("key", old)
+    assert [value for value in (b"old", b"unsure", None) if ledger.lacks("key", value)] == [b"unsure", None]
+    ledger.doubt("key", kills.Write(None, "c"))
+    assert [value for value in (b"old", b"new", None) if ledger.lacks("key", value)] == [b"new"]
+    ledger.acknowledge("key", new)
+    assert [value for value in (b"old", b"new", None) if ledger.lacks("key", value)] == [b"old", None]
+    assert (ledger.answers, ledger.failures) == (2, 2)
+
+
+def test_a_delete_that_finds_nothing_promises_nothing(kills: ModuleType) -> None:
+    """It is counted where something had been acknowledged."""
+    ledger = kills.Ledger()
+    ledger.found_nothing("key", kills.Write(None, "a"))
+    assert ledger.blind_deletes == 0
+    ledger.acknowledge("key", kills.Write(b"value", "a", "1-1"))
+    ledger.found_nothing("key", kills.Write(None, "b"))
+    assert ledger.blind_deletes == 1
+    assert not ledger.lacks("key", b"value")
+    assert not ledger.lacks("key", None)
+    assert ledger.lacks("key", b"other")
+
+
+def test_nodes_are_killed_and_nothing_is_lost(folder: Path) -> None:
+    """Two kills; `make kills` has more patience."""
+    said = run([sys.executable, str(LOADTESTS / "kills.py"), "--kills", "2"], TMPDIR=str(folder))
+
+    assert said.splitlines()[-1].startswith("2 kills, seed 1: ")
+    assert said.endswith(", 0 lost\n")

@@ -21,6 +21,13 @@ def kills(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def sync_page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that makes the page about healing."""
+    monkeypatch.syspath_prepend(str(LOADTESTS))
+    return import_module("sync_page")
+
+
+@pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that makes the page, as bench.py imports it."""
     monkeypatch.syspath_prepend(str(LOADTESTS))
@@ -143,3 +150,46 @@ def test_nodes_are_killed_and_nothing_is_lost(folder: Path) -> None:
 
     assert said.splitlines()[-1].startswith("2 kills, seed 1: ")
     assert said.endswith(", 0 lost\n")
+
+
+def window(*points: tuple[float, float], requests: int = 100) -> dict[str, Any]:
+    """A run of the load generator, as far as percentiles go."""
+    return {"percentiles": list(points), "requests": requests - 1, "unanswered": 1}
+
+
+def test_windows_count_with_their_requests(sync_page: ModuleType) -> None:
+    """The percentile of all of them is not the median of their percentiles."""
+    quick, slow = window((50.0, 10.0), (99.0, 20.0), (100.0, 30.0)), window((50.0, 500.0), (100.0, 900.0))
+
+    assert sync_page.merged([quick], 50.0) == 10.0
+    assert sync_page.merged([quick, quick], 99.0) == 20.0
+    assert sync_page.merged([quick, slow], 50.0) == 30.0
+    assert sync_page.merged([quick, slow], 75.0) == 500.0
+    assert sync_page.merged([quick, slow], 99.0) == 900.0
+    assert sync_page.merged([quick, window((100.0, 900.0), requests=1)], 99.0) == 30.0
+
+
+def test_the_cost_of_more_data_is_told(sync_page: ModuleType) -> None:
+    """Beside that of more differences, in the table and in the picture."""
+    costs = {(1000, 1): 2000, (1000, 10): 2500, (100_000, 1): 2000, (100_000, 10): 5000}
+    healings = [sync_page.Healing(*of, 0.1, 0.2, cost, 2, of[1]) for of, cost in costs.items()]
+    client = sync_page.Client(50.0, 100.0, 60.0, 120.0)
+    transfer = sync_page.Transfer(1000, 200, 0.5, 0.4, 2.0, 3456, 3, 2000, 300_000, client, client)
+    page = sync_page.page([transfer], healings, {"CPU": "a fast one"}, "sync.svg")
+
+    assert "100 times the data cost 1.0 to 2.0 times the bytes." in page
+    assert "| 100,000 | 10 | 0.10 | 0.20 | 5,000 | 500 | 2 | 10 |" in page
+    assert "| 1,000 | 0.5 | 0.40 | 200 | 2.00 | 400 | 3,456 | 3 | 2.00 | 300 | 50 | 50 | 100 |" in page
+    assert sync_page.plot(healings).count("<polyline") == 2
+    widths = {line.count("|") for line in page.splitlines() if line.startswith("|")}
+    assert widths == {len(sync_page.TRANSFER_HEAD) + 1, len(sync_page.HEALING_HEAD) + 1}
+
+
+def test_healing_is_measured(folder: Path) -> None:
+    """A small blank node, and few differences: the page and its picture are there."""
+    page = folder / "sync.md"
+    short = ["--sizes", "1000", "--differences", "20", "--repeat", "1", "--output", str(page)]
+    run([sys.executable, str(LOADTESTS / "sync.py"), *short], TMPDIR=str(folder))
+
+    assert "\n| 1,000 | 20 | " in page.read_text()
+    assert "1,000 keys on each node" in page.with_suffix(".svg").read_text()

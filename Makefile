@@ -16,8 +16,8 @@ RUST := Cargo.toml Cargo.lock .cargo/config.toml \
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-sync bench-transport \
-	kills load lock clean
+.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-cluster bench-sync \
+	bench-transport kills load lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ sim: ## tell SIM_SEEDS=10000 stories of the transport and of clusters on a simul
 
 bench: build ## measure beside redis-server and memcached; writes loadtests/results.md
 	$(PY) loadtests/bench.py
+
+bench-cluster: build ## replicated writes beside Redis and etcd; writes loadtests/cluster.md
+	$(PY) loadtests/cluster.py
 
 bench-sync: build ## how nodes heal, and what that costs; writes loadtests/sync.md
 	$(PY) loadtests/sync.py

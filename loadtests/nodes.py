@@ -176,11 +176,10 @@ def were_equal(peer: Mapping[str, Any], within_ms: float) -> bool:
     return ago_ms is not None and ago_ms < within_ms
 
 
-def free_ports(count: int) -> list[int]:
-    """UDP ports that were free a moment ago."""
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[int]:
+    """Ports that were free a moment ago, of UDP if nothing else is said."""
     with ExitStack() as stack:
-        kinds = [socket.SOCK_DGRAM] * count
-        sockets = [stack.enter_context(socket.socket(socket.AF_INET, kind)) for kind in kinds]
+        sockets = [stack.enter_context(socket.socket(socket.AF_INET, kind)) for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]

@@ -1,6 +1,7 @@
 """The load tests run, and say what they should: what they find is for quiet machines."""
 
 import os
+import random
 import subprocess
 import sys
 from importlib import import_module
@@ -25,6 +26,13 @@ def sync_page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that makes the page about healing."""
     monkeypatch.syspath_prepend(str(LOADTESTS))
     return import_module("sync_page")
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The small load generator."""
+    monkeypatch.syspath_prepend(str(LOADTESTS))
+    return import_module("writes")
 
 
 @pytest.fixture
@@ -193,3 +201,90 @@ def test_healing_is_measured(folder: Path) -> None:
 
     assert "\n| 1,000 | 20 | " in page.read_text()
     assert "1,000 keys on each node" in page.with_suffix(".svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wire", "answer"),
+    [
+        ("Resp", b"+OK\r\n"),
+        ("RespWait", b"+OK\r\n:2\r\n"),
+        ("Grpc", bytes.fromhex("000000040000000000 00000a000000000001") + b"\0\0\0\0\x05hello"),
+    ],
+)
+def test_an_answer_ends_where_it_ends(writes: ModuleType, wire: str, answer: bytes) -> None:
+    """In whatever pieces it comes, for one write after the other."""
+    side = getattr(writes, wire)()
+    side.hello()
+    for stream in (1, 3):
+        side.write(b"key", b"value")
+        if wire == "Grpc":  # the last byte of the second frame's head is the stream; headers end the answer
+            answer = answer[:17] + bytes([stream]) + answer[18:28] + bytes([0, 0, 0, 1, 5, 0, 0, 0, stream])
+        assert [side.take(answer[at : at + 1]) for at in range(len(answer))].index(True) == len(answer) - 1
+
+
+@pytest.mark.parametrize(
+    ("wire", "answer"),
+    [
+        ("Resp", b"-ERR no\r\n"),
+        ("RespWait", b"-ERR no\r\n"),
+        ("RespWait", b"+OK\r\n:0\r\n"),
+        ("Grpc", bytes.fromhex("000000010500000001")),
+        ("Grpc", bytes.fromhex("000000070000000000")),
+    ],
+)
+def test_a_refusal_is_no_answer(writes: ModuleType, wire: str, answer: bytes) -> None:
+    """Too few replicas, headers without a message, a connection that the server ends."""
+    side = getattr(writes, wire)()
+    side.write(b"key", b"value")
+    with pytest.raises(writes.RefusedError):
+        side.take(answer)
+
+
+def test_requests_have_their_lengths(writes: ModuleType) -> None:
+    """A key of 16 bytes, a value of 100 that begins with it."""
+    key, value = writes.pair(random.Random(1), 1000)
+    assert (len(key), len(value), value[:16]) == (16, 100, key)
+    assert writes.Resp().write(b"k", b"vv") == b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nvv\r\n"
+    request = writes.Grpc().write(b"k", b"vv")
+    length = int.from_bytes(request[:3], "big")
+    assert (
+        request[9 + length :] == bytes.fromhex("00000c 00 01 00000001 00 00000007") + b"\x0a\x01k\x12\x02vv"
+    )
+
+
+def test_figures_are_those_of_the_native_generator(writes: ModuleType) -> None:
+    """Nanoseconds become microseconds, and CPU time is a write's."""
+    found = writes.figures([3000, 1000, 2000, 4000], 2.0, 0.008, 1.0, -0.1)
+
+    assert (found["rate"], found["server_us_per_request"], found["client_cpu"]) == (2.0, 2000.0, 0.5)
+    assert (found["latency_us"]["p50"], found["latency_us"]["p99"], found["other_cpu"]) == (3.0, 4.0, 0.0)
+
+
+def test_a_ratio_without_a_limit_is_only_told(results: ModuleType) -> None:
+    """Beside Redis and etcd nothing must hold; beside one node it must."""
+    found = results.Results()
+    workloads = import_module("workloads").CLUSTER_WORKLOADS
+    for workload in workloads:
+        for server, rate in (("turbopump, 3 nodes", 1e4), ("turbopump, 1 node", 5e4), ("etcd", 1e3)):
+            if server in workload.servers:
+                found.add(workload, "SET", server, figures(rate) | {"server_s_per_100k": 1e5 / rate})
+    ratios = results.ratios(found, workloads)
+
+    assert [(ratio.other, ratio.missed) for ratio in ratios if ratio.target.must] == [
+        ("turbopump, 1 node", False),
+        ("turbopump, 1 node", True),
+    ]
+    page = results.page(found, {}, "How.", title="Replicated writes", workloads=workloads)
+    assert page.startswith("# Replicated writes\n")
+    assert "| etcd | 10,000 | 1,000 | 10.00 |  |  |  |" in page
+    assert "**missed** |" in page
+
+
+def test_replicated_writes_are_measured(folder: Path) -> None:
+    """With our own sides, whatever else is installed."""
+    page = folder / "cluster.md"
+    short = ["--rounds", "1", "--seconds", "0.1", "--retries", "0", "--output", str(page)]
+    sides = ["--only", "turbopump, 3 nodes", "turbopump, 1 node"]
+    run([sys.executable, str(LOADTESTS / "cluster.py"), *short, *sides], TMPDIR=str(folder))
+
+    assert page.read_text().count("| turbopump, 3 nodes | SET |") == 4

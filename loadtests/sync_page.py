@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from results import row
+from results import row, spread
 from turbopump.plot import Curve, decade_plot
 
 HOW = """Written by `make bench-sync`: nodes in clone mode on one machine, in memory, 16 B keys and 100 B
@@ -153,11 +153,12 @@ def _compared(healings: Sequence[Healing]) -> Iterator[str]:
     """What more data and more differences cost, in words."""
     sizes = sorted({healing.keys for healing in healings})
     least, most = sizes[0], sizes[-1]
-    cost = {(healing.keys, healing.differences): healing.digest_bytes for healing in healings}
-    both = [count for keys, count in cost if keys == least and (most, count) in cost]
-    if least < most and both:
-        ratios = [cost[most, count] / cost[least, count] for count in both]
-        yield f"{most / least:g} times the data cost {min(ratios):.1f} to {max(ratios):.1f} times the bytes."
+    few, many = ({of.differences: of for of in healings if of.keys == size} for size in (least, most))
+    pairs = [(few[count], many[count]) for count in few if count in many]
+    if least < most and pairs:
+        size = spread([more.digest_bytes / less.digest_bytes for less, more in pairs], 1)
+        time = spread([more.seconds / less.seconds for less, more in pairs], 1)
+        yield f"{most / least:g} times the data cost {size} times the bytes and {time} times the seconds."
 
 
 def plot(healings: Sequence[Healing]) -> str:

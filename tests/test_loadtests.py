@@ -185,7 +185,8 @@ def test_the_cost_of_more_data_is_told(sync_page: ModuleType) -> None:
     transfer = sync_page.Transfer(1000, 200, 0.5, 0.4, 2.0, 3456, 3, 2000, 300_000, client, client)
     page = sync_page.page([transfer], healings, {"CPU": "a fast one"}, "sync.svg")
 
-    assert "100 times the data cost 1.0 to 2.0 times the bytes." in page
+    bytes_and_seconds = "1.5 (1.0 to 2.0) times the bytes and 1.0 (1.0 to 1.0) times the seconds."
+    assert f"100 times the data cost {bytes_and_seconds}" in page
     assert "| 100,000 | 10 | 0.10 | 0.20 | 5,000 | 500 | 2 | 10 |" in page
     assert "| 1,000 | 0.5 | 0.40 | 200 | 2.00 | 400 | 3,456 | 3 | 2.00 | 300 | 50 | 50 | 100 |" in page
     assert sync_page.plot(healings).count("<polyline") == 2

@@ -37,16 +37,17 @@ def main() -> int:
     if build_info()["profile"] != "release":
         print("cluster: a debug build's figures mean nothing: make build makes a release", file=sys.stderr)
         return 2
-    absent = {name: program for name in options.only if (program := missing(name))}
+    for name in options.only:
+        if program := missing(name):
+            print(f"cluster: {program} is not installed: measured without it", file=sys.stderr)
     with alone(), ExitStack() as stack:
         sides = {}
         for name in options.only:
-            if name not in absent:
+            if missing(name) is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tp-side-", dir="/tmp"))
                 sides[name] = stack.enter_context(starters()[name](Path(folder)))
         results = measured(sides, options)
-    about = {name: text for name, text in (machine() | servers()).items() if name != "memcached"}
-    about |= {name: f"not measured: {program} is not installed" for name, program in absent.items()}
+    about = machine() | servers("redis-server", "etcd")
     about["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     told = page(results, about, described(options), title="Replicated writes", workloads=CLUSTER_WORKLOADS)
     options.output.write_text(told, encoding="utf-8")

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ class Ledger:
     unknown: dict[str, list[Write]] = field(default_factory=dict)
     """Writes since then that failed: each may have happened."""
     answers: int = 0
-    failures: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    """By the code of the error."""
     refusals: int = 0
     """Writes that reached no node: those were certainly not done."""
     blind_deletes: int = 0
@@ -71,9 +73,9 @@ class Ledger:
         self.acknowledged[key] = write
         self.unknown.pop(key, None)
 
-    def doubt(self, key: str, write: Write) -> None:
+    def doubt(self, key: str, write: Write, code: str) -> None:
         """A write failed."""
-        self.failures += 1
+        self.failures[code] += 1
         self.unknown.setdefault(key, []).append(write)
 
     def found_nothing(self, key: str, write: Write) -> None:
@@ -120,7 +122,7 @@ class Writer:
             if isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError):
                 self.ledger.refusals += 1
             else:
-                self.ledger.doubt(key, Write(value, name))
+                self.ledger.doubt(key, Write(value, name), error.code)
             return
         if version is None:
             self.ledger.found_nothing(key, Write(value, name))
@@ -156,10 +158,11 @@ def main() -> int:
     ledgers = [writer.ledger for writer in writers]
     for loss in sorted(lost, key=str)[:SHOWN]:
         print(loss)
+    failures = sum((ledger.failures for ledger in ledgers), Counter[str]())
     counts = {
         "writes acknowledged": sum(ledger.answers for ledger in ledgers),
-        "refused": sum(ledger.refusals for ledger in ledgers),
-        "unknown": sum(ledger.failures for ledger in ledgers),
+        "refused by a socket where nobody listened": sum(ledger.refusals for ledger in ledgers),
+        **{f"unknown ({code})": count for code, count in sorted(failures.items())},
         "deletes on nodes that did not know the key yet": sum(ledger.blind_deletes for ledger in ledgers),
         "lost": len({loss.key for loss in lost}),
     }
@@ -194,9 +197,10 @@ def rounds(nodes: Nodes, writers: Sequence[Writer], kills: int, seed: int) -> se
         found = missing(nodes, writers, chance)
         lost |= found
         answers = sum(writer.ledger.answers for writer in writers)
+        failures = sum(writer.ledger.failures.total() for writer in writers)
         print(
             f"{number:>4} killed {victim}, away {away:.1f} s, healed {healed:.2f} s after the writes: "
-            f"{answers:,} acknowledged, {len(found)} lost",
+            f"{answers:,} acknowledged, {failures:,} unknown, {len(found)} lost",
             flush=True,
         )
     return lost

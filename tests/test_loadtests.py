@@ -128,15 +128,15 @@ def test_locust_users_are_measured_in_microseconds(node: Any) -> None:
 def test_what_was_acknowledged_last_must_be_there(kills: ModuleType) -> None:
     """Or what failed after it, which may have happened; what failed before it may not."""
     ledger, old, new = kills.Ledger(), kills.Write(b"old", "a", "1-1"), kills.Write(b"new", "b", "2-1")
-    ledger.doubt("key", kills.Write(b"unsure", "c"))
+    ledger.doubt("key", kills.Write(b"unsure", "c"), "unavailable")
     assert not ledger.lacks("key", None)
     ledger.acknowledge("key", old)
     assert [value for value in (b"old", b"unsure", None) if ledger.lacks("key", value)] == [b"unsure", None]
-    ledger.doubt("key", kills.Write(None, "c"))
+    ledger.doubt("key", kills.Write(None, "c"), "connection_lost")
     assert [value for value in (b"old", b"new", None) if ledger.lacks("key", value)] == [b"new"]
     ledger.acknowledge("key", new)
     assert [value for value in (b"old", b"new", None) if ledger.lacks("key", value)] == [b"old", None]
-    assert (ledger.answers, ledger.failures) == (2, 2)
+    assert (ledger.answers, ledger.failures) == (2, {"unavailable": 1, "connection_lost": 1})
 
 
 def test_a_delete_that_finds_nothing_promises_nothing(kills: ModuleType) -> None:

@@ -5,6 +5,7 @@ SOCKET ?= /tmp/turbopump
 FUZZ_SECONDS ?= 3600
 SIM_SEEDS ?= 10000
 SIM_CLUSTERS ?= 45000
+KILLS ?= 100
 
 PY := .venv/bin/python
 NATIVE := python/turbopump/_native.abi3.so
@@ -16,7 +17,8 @@ RUST := Cargo.toml Cargo.lock .cargo/config.toml \
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-transport load lock clean
+.PHONY: help serve demo build test lint test-rust test-python fuzz sim bench bench-cluster bench-sync \
+	bench-transport kills load lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,9 +70,18 @@ sim: ## stories of the transport (SIM_SEEDS=10000), and 1000 hours of clusters (
 bench: build ## measure beside redis-server and memcached; writes loadtests/results.md
 	$(PY) loadtests/bench.py
 
+bench-cluster: build ## replicated writes beside Redis and etcd; writes loadtests/cluster.md
+	$(PY) loadtests/cluster.py
+
+bench-sync: build ## how nodes heal, and what that costs; writes loadtests/sync.md
+	$(PY) loadtests/sync.py
+
 bench-transport: build ## transports over emulated links, as root; writes loadtests/transport.md
 	cargo build --locked --release --package turbopump-lab
 	$(PY) loadtests/transport.py
+
+kills: build ## kill nodes under writes, KILLS=100 times, and look for writes that are lost
+	$(PY) loadtests/kills.py --kills $(KILLS)
 
 load: build ## locust against a node that serves SOCKET=/tmp/turbopump
 	$(PY) -m locust -f loadtests/kv.py --headless --users 50 --spawn-rate 50 --run-time 30s --host $(SOCKET)

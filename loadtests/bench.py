@@ -9,6 +9,7 @@ import argparse
 import fcntl
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -45,7 +46,9 @@ def main() -> int:
         except KeyboardInterrupt:
             print("bench: stopped", file=sys.stderr)
             return 130
-    options.output.write_text(page(bench.results, machine() | servers(), described(options)))
+    options.output.write_text(
+        page(bench.results, machine() | servers("redis-server", "memcached"), described(options))
+    )
     found = ratios(bench.results)
     missed, noisy = sum(ratio.missed for ratio in found), sum(ratio.noisy for ratio in found)
     print(f"wrote {options.output}: of {len(found)} ratios {missed} missed, {noisy} noisy")
@@ -84,7 +87,11 @@ def described(options: argparse.Namespace) -> str:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Waits until no other benchmark runs here: two would measure each other."""
+    """Waits until no other benchmark runs here: two would measure each other.
+
+    From here on SIGTERM is like Ctrl-C: what was started is ended.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with LOCK.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

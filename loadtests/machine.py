@@ -21,12 +21,10 @@ def machine() -> dict[str, str]:
     }
 
 
-def servers() -> dict[str, str]:
-    """The versions of those that a node is measured beside."""
-    return {
-        "redis-server": _version(["redis-server", "--version"], r"v=(\S+)"),
-        "memcached": _version(["memcached", "--version"], r"(\d\S+)"),
-    }
+def servers(*names: str) -> dict[str, str]:
+    """The versions of those that nodes are measured beside, of redis-server, memcached and etcd."""
+    patterns = {"redis-server": r"v=(\S+)", "memcached": r"(\d\S+)", "etcd": r"Version: (\S+)"}
+    return {name: _version([name, "--version"], patterns[name]) for name in names}
 
 
 def package_version(package: str) -> str:

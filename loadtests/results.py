@@ -63,7 +63,9 @@ class Ratio:
 
     @property
     def reached(self) -> str:
-        """How far it came: the aim, what it must be, or not even that."""
+        """How far it came: the aim, what it must be, or not even that; nothing where neither is."""
+        if self.target.must is None:
+            return ""
         if self.target.aim is not None and self.figure.reaches(self.value, self.target.aim):
             return "aim"
         return "must" if self.figure.reaches(self.value, self.target.must) else "**missed**"
@@ -71,23 +73,22 @@ class Ratio:
     @property
     def missed(self) -> bool:
         """Whether it is not what it must be."""
-        return not self.figure.reaches(self.value, self.target.must)
+        return self.target.must is not None and not self.figure.reaches(self.value, self.target.must)
 
     def row(self) -> str:
         """It as a row of the table."""
         ours, theirs = (f"{value:,.{self.figure.digits}f}" for value in (self.ours, self.theirs))
-        aim = "" if self.target.aim is None else f"{self.target.aim:g}"
-        wanted = (f"{self.target.must:g}", aim)
+        wanted = ("" if one is None else f"{one:g}" for one in (self.target.must, self.target.aim))
         what = (self.where, self.operation, self.figure.title, self.other)
-        reached = f"{self.reached}, noisy" if self.noisy else self.reached
+        reached = ", ".join(word for word in (self.reached, "noisy" if self.noisy else "") if word)
         return row(*what, ours, theirs, f"{self.value:.2f}", *wanted, reached)
 
 
-def ratios(results: Results) -> list[Ratio]:
+def ratios(results: Results, workloads: Sequence[Workload] = WORKLOADS) -> list[Ratio]:
     """Every ratio that is wanted and was measured."""
     wanted = (
         _ratio(results, workload, operation, figure, other)
-        for workload in WORKLOADS
+        for workload in workloads
         for operation in workload.operations
         for figure in workload.figures
         for other in figure.targets
@@ -110,22 +111,31 @@ def _ratio(results: Results, workload: Workload, operation: str, figure: Figure,
     return Ratio(workload.title, operation, figure, other, median(runs[0]), median(runs[1]), noise > NOISE)
 
 
-def page(results: Results, machine: Mapping[str, str], how: str) -> str:
+def page(
+    results: Results,
+    machine: Mapping[str, str],
+    how: str,
+    *,
+    title: str = "Results",
+    workloads: Sequence[Workload] = WORKLOADS,
+) -> str:
     """All of it, in Markdown.
 
     Args:
         results: The runs.
         machine: What they ran on, as `machine.machine` describes it.
         how: How they were made, in a sentence or two.
+        title: Of the page.
+        workloads: Those of the runs.
     """
-    lines = ["# Results", "", how, ""]
+    lines = [f"# {title}", "", how, ""]
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     lines += ["", "## What must hold", "", RATIOS, ""]
     lines += [row("workload", "", "figure", "beside", "ours", "theirs", "ratio", "must", "aim", "reached")]
     lines += ["|---|---|---|---|--:|--:|--:|--:|--:|---|"]
-    lines += [ratio.row() for ratio in ratios(results)]
+    lines += [ratio.row() for ratio in ratios(results, workloads)]
     lines += ["", "## All figures", "", "Medians, and in brackets the least and the most of the runs.", ""]
-    for workload in WORKLOADS:
+    for workload in workloads:
         lines += _figures(results, workload)
     lines += _memory(results)
     return "\n".join(lines).rstrip() + "\n"

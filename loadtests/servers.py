@@ -33,6 +33,8 @@ class Recipe:
     commands: Sequence[Sequence[str]]
     protocol: str
     one_shot_protocol: str
+    socket: str | None = None
+    """The name of its socket, where it cannot be told one."""
 
     @property
     def missing(self) -> str | None:
@@ -63,7 +65,8 @@ class Server:
 
     def __init__(self, recipe: Recipe, folder: Path, cpu: int | None) -> None:
         self.recipe = recipe
-        self.address = str(folder / f"{recipe.name.replace(' ', '-').replace(',', '')}.sock")
+        named = recipe.name.replace(" ", "-").replace(",", "")
+        self.address = str(folder / (recipe.socket or f"{named}.sock"))
         self._log = folder / f"{recipe.name}.log"
         self._cpu = cpu
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -1,6 +1,6 @@
-"""What `make bench` measures: the workloads, the figures taken from each, and what they must come to.
+"""What `make bench` and `make bench-cluster` measure: workloads, the figures of each, what they must come to.
 
-Data only. bench.py runs it, results.py words it.
+Data only. bench.py and cluster.py run it, results.py words it.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ READS = {"GET": 100, "SET": 0}
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio to another server's figure."""
+    """A ratio to another server's figure; without what it must be, it is only told."""
 
-    must: float
+    must: float | None = None
     aim: float | None = None
 
 
@@ -139,3 +139,38 @@ WORKLOADS = (
 
 MEMORY_KEYS = 1_000_000
 MEMORY_FIGURE = Figure("resident bytes a key", (), targets={"redis": Target(0.85, 0.7)}, digits=0)
+
+LOCAL = "turbopump, 1 node"
+CLUSTERS = ("turbopump, 3 nodes", LOCAL, "redis, WAIT 1", "etcd")
+NATIVE = "native generator"
+"""It asks our own nodes alone, whose protocol it speaks; the small one asks all."""
+
+
+def clustered(title: str, connections: int, *, native: bool) -> Workload:
+    """Writes to clusters: beside one node, with what replicating may cost at most, or beside other stores."""
+    servers = CLUSTERS[:2] if native else CLUSTERS
+    told = {LOCAL: Target()} if native else {name: Target() for name in CLUSTERS[2:]}
+    quick = {LOCAL: Target(3.0)} if native else told
+    many = {LOCAL: Target(0.5)} if native else told
+    figures = (
+        latency("p50", **(quick if connections == 1 else {})),
+        latency("p99"),
+        Figure(
+            "writes/s",
+            ("rate",),
+            higher_is_better=True,
+            targets=many if connections > 1 else {},
+            digits=0,
+        ),
+        Figure("CPU s for 100,000 writes", ("server_s_per_100k",), targets=told, digits=2),
+    )
+    options = {"connections": connections, "native": native}
+    return Workload(title, title, options, servers, figures, operations=("SET",))
+
+
+CLUSTER_WORKLOADS = (
+    clustered(f"1 connection, {NATIVE}", 1, native=True),
+    clustered(f"50 connections, {NATIVE}", 50, native=True),
+    clustered("1 connection, small generator", 1, native=False),
+    clustered("50 connections, small generator", 50, native=False),
+)

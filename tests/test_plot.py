@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turbopump.plot import HEIGHT, SVG, WIDTH, Curve, percentile_plot
+from turbopump.plot import HEIGHT, SVG, WIDTH, Curve, decade_plot, percentile_plot
 
 POINTS = [(0.0, 10.0), (50.0, 20.0), (90.0, 40.0), (99.0, 80.0), (99.9, 300.0), (100.0, 1000.0)]
 
@@ -68,3 +68,24 @@ def test_nothing_to_draw_is_an_error(curves: list[Curve]) -> None:
     """An empty picture would look like a result."""
     with pytest.raises(ValueError, match="needs a"):
         percentile_plot(curves, "t")
+    with pytest.raises(ValueError, match="needs a"):
+        decade_plot(curves, "t", "x", "y")
+
+
+def test_ten_times_as_much_is_as_far_in_both_directions() -> None:
+    """Whatever the axes show, which is written beside them."""
+    document = decade_plot([Curve("a", [(1, 3000), (10, 3000), (100, 30)])], "Cost", "keys & more", "bytes")
+    [line] = lines(document)
+
+    assert line[1][0] - line[0][0] == pytest.approx(line[2][0] - line[1][0], abs=0.2)
+    assert line[0][1] == line[1][1] < line[2][1]
+    texts = [text.text for text in parsed(document).iter(f"{{{SVG}}}text")]
+    assert {"a", "Cost", "keys & more", "bytes", "1", "100", "10,000"} <= set(texts)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e12), st.floats(0, 1e12)), min_size=1, max_size=20))
+def test_no_decade_is_drawn_outside(points: list[tuple[float, float]]) -> None:
+    """Whatever was measured, zero and one point included."""
+    [line] = lines(decade_plot([Curve("a", sorted(points))], "t", "x", "y"))
+
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in line)

@@ -46,6 +46,8 @@ enum Stage {
     Remote,
     /// For this key, until then.
     Waiting(Vec<u8>, u64),
+    /// The reply of another node broke off in the middle.
+    Closed,
 }
 
 /// What a node forgets when it crashes.
@@ -220,7 +222,11 @@ impl Running {
             if !bytes.is_empty() {
                 seen.push_back((token, Seen::Bytes(bytes)));
             }
+            if door.stage == Stage::Closed {
+                seen.push_back((token, Seen::Closed));
+            }
         }
+        self.doors.retain(|_, door| door.stage != Stage::Closed);
     }
 }
 
@@ -269,6 +275,7 @@ impl Door {
                         }
                     }
                 }
+                Flow::Close if self.stage == Stage::Remote => return self.stage = Stage::Closed,
                 flow @ (Flow::Close | Flow::Linger | Flow::Ask(_) | Flow::Watch(_)) => {
                     panic!("client {token}: {flow:?} after {:?}", self.session)
                 }

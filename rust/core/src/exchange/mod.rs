@@ -89,8 +89,28 @@ pub enum Outcome {
 enum Work {
     /// Sketches what there is, to be sent, or to be compared with what came.
     Sketch { round: u32, scope: Scope, part: Part, cursor: u64, sketch: Sketch, theirs: Option<Sketch> },
-    /// Puts entries: those with these items, or all of them.
-    Put { scope: Scope, cursor: u64, items: Option<HashSet<u64>>, done: bool },
+    /// Puts entries.
+    Put(Puts),
+}
+
+/// Entries that are to be put: those with these items, or all of them.
+#[derive(Debug)]
+struct Puts {
+    scope: Scope,
+    /// Where to look for more; `None` if there are none.
+    cursor: Option<u64>,
+    items: Option<HashSet<u64>>,
+    /// The keys found. The way may be full at any of them.
+    found: VecDeque<Box<[u8]>>,
+    /// That ends the round.
+    done: bool,
+}
+
+impl Puts {
+    fn new(scope: Scope, items: Option<HashSet<u64>>, done: bool) -> Self {
+        let nothing = items.as_ref().is_some_and(HashSet::is_empty);
+        Puts { scope, cursor: (!nothing).then_some(0), items, found: VecDeque::new(), done }
+    }
 }
 
 /// Where the round is that this side takes part in.
@@ -219,13 +239,13 @@ impl Exchange {
                 let Some(part) = current.part.clone() else { return Err(ExchangeError) };
                 self.stats.sent += items.len() as u64;
                 let (scope, items) = (part.region.scope(&self.scope), Some(items.into_iter().collect()));
-                self.work.push_back(Work::Put { scope, cursor: 0, items, done: false });
+                self.work.push_back(Work::Put(Puts::new(scope, items, false)));
             }
             Message::Ship { round, slots } => {
                 self.touch(now_ms, round);
                 let all = slots.is_empty();
                 let scope = if all { self.scope.clone() } else { Region::Slots(slots).scope(&self.scope) };
-                self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: all });
+                self.work.push_back(Work::Put(Puts::new(scope, None, all)));
             }
             Message::Done { round } => {
                 let is_it = |of: &mut Round| of.number == round;
@@ -262,12 +282,13 @@ impl Exchange {
                     (None, None) => self.send_sketch(round, part, &sketch),
                 }
             }
-            Work::Put { scope, cursor, items, done } => {
-                let (cursor, full) = self.put_some(now_unix_ms, store, &scope, cursor, items.as_ref(), put);
-                match cursor {
-                    Some(cursor) => self.work.push_front(Work::Put { scope, cursor, items, done }),
-                    None if done => self.finish(),
-                    None => {}
+            Work::Put(mut puts) => {
+                let full = self.put_some(now_unix_ms, store, &mut puts, put);
+                let over = puts.cursor.is_none() && puts.found.is_empty();
+                match (over, puts.done) {
+                    (false, _) => self.work.push_front(Work::Put(puts)),
+                    (true, true) => self.finish(),
+                    (true, false) => {}
                 }
                 return !full && !self.work.is_empty();
             }
@@ -298,7 +319,7 @@ impl Exchange {
         // The digest of nothing: who has nothing is sent all there is, without further ado.
         if theirs.iter().all(|digest| *digest == 0) {
             let scope = self.scope.clone();
-            return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
+            return self.work.push_back(Work::Put(Puts::new(scope, None, true)));
         }
         if ours.iter().all(|digest| *digest == 0) {
             return self.send(&Message::Ship { round, slots: Vec::new() });
@@ -366,7 +387,7 @@ impl Exchange {
         }
         if !ship.is_empty() {
             let scope = Region::Slots(ship).scope(&self.scope);
-            self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: false });
+            self.work.push_back(Work::Put(Puts::new(scope, None, false)));
         }
         self.ask_for_slots(now, round, &all, &both);
         Ok(())
@@ -376,7 +397,7 @@ impl Exchange {
     fn ask_for_slots(&mut self, now: Now, round: u32, all: &[(u16, u64, u32)], both: &[(u16, usize)]) {
         if both.is_empty() {
             let scope = Scope { group: self.scope.group, slots: SlotSet::new() };
-            return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
+            return self.work.push_back(Work::Put(Puts::new(scope, None, true)));
         }
         let full = both.len() * 10 > all.len() * 9;
         let mut expected = if full { 0 } else { balls(both.len(), all.len()) };
@@ -450,7 +471,7 @@ impl Exchange {
                     round,
                     slots: scope.slots.iter().take(SLOTS_A_MESSAGE).collect(),
                 });
-                return self.work.push_back(Work::Put { scope, cursor: 0, items: None, done: true });
+                return self.work.push_back(Work::Put(Puts::new(scope, None, true)));
             }
             return self.ask(round, part, (theirs.len() * 2).min(CELLS_MAX));
         };
@@ -460,46 +481,37 @@ impl Exchange {
             self.send(&Message::Want { round, items: items.to_vec() });
         }
         let items = Some(surplus.into_iter().collect());
-        self.work.push_back(Work::Put { scope, cursor: 0, items, done: true });
+        self.work.push_back(Work::Put(Puts::new(scope, items, true)));
     }
 
-    /// Puts some entries; returns where to go on, and whether the way is full.
+    /// Puts some entries; returns whether the way is full.
     fn put_some(
         &mut self,
         now_unix_ms: u64,
         store: &Store,
-        scope: &Scope,
-        cursor: u64,
-        items: Option<&HashSet<u64>>,
+        puts: &mut Puts,
         put: &mut dyn FnMut(&[u8], &View<'_>) -> bool,
-    ) -> (Option<u64>, bool) {
-        if items.is_some_and(HashSet::is_empty) {
-            return (None, false);
-        }
-        let (settle_ms, mut sent, mut full) = (self.config.settle_ms, 0, false);
-        let mut at = Some(cursor);
-        for _ in 0..STEP {
-            let Some(cursor) = at else { break };
-            // One at a time: what does not fit is where to go on. Values may be so large that one fills the
-            // way; if what went before were put again, that would never end.
-            let next = store.scan_scope(scope, cursor, 1, |key, view| {
+    ) -> bool {
+        let settle_ms = self.config.settle_ms;
+        let Puts { scope, cursor, items, found, .. } = puts;
+        if let (true, Some(at)) = (found.is_empty(), *cursor) {
+            *cursor = store.scan_scope(scope, at, STEP, |key, view| {
                 let written = view.version.unix_ms();
                 let settles = written <= now_unix_ms && written + settle_ms > now_unix_ms;
-                let wanted = items.is_none_or(|items| items.contains(&item(store, key, view)));
-                if wanted && !settles && !full {
-                    full = !put(key, view);
-                    sent += u64::from(!full);
+                if !settles && items.as_ref().is_none_or(|items| items.contains(&item(store, key, view))) {
+                    found.push_back(key.into());
                 }
             });
-            if full {
-                break;
+        }
+        while let Some(key) = found.front() {
+            // What it is by now: the peer lacks that as well.
+            if !store.read(key, |view| view.is_none_or(|view| put(key, &view))) {
+                return true;
             }
-            at = next;
+            found.pop_front();
+            self.stats.sent += u64::from(items.is_none());
         }
-        if items.is_none() {
-            self.stats.sent += sent;
-        }
-        (at, full)
+        false
     }
 
     /// This side has put all it had to: the round is over.

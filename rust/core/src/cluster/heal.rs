@@ -63,10 +63,13 @@ impl Cluster {
     /// Part of an exchange came; its first byte says of which placement.
     pub(super) fn handle_exchange(&mut self, peer: MemberIndex, bytes: &Bytes) -> Result<(), MessageError> {
         let (group, bytes) = bytes.split_first().ok_or(MessageError::Short)?;
+        let others = self.others().filter(|other| *other != peer);
+        let mut others = others.flat_map(|other| &self.peers[usize::from(other)].exchanges);
+        let busy = others.any(|exchange| exchange.is_healing(self.now.ms));
         let of = &mut self.peers[usize::from(peer)];
         let exchange = of.exchanges.iter_mut().find(|exchange| exchange.group() == *group);
         let exchange = exchange.ok_or(MessageError::Bad("a comparison of what is not kept by both"))?;
-        let handled = exchange.handle_message(self.now, self.replica.store(), bytes);
+        let handled = exchange.handle_message(self.now, self.replica.store(), bytes, busy);
         handled.map_err(|_| MessageError::Bad("a message of a comparison that cannot be understood"))?;
         of.send_exchanges();
         self.take_outcomes(peer);

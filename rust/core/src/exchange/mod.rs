@@ -208,20 +208,31 @@ impl Exchange {
         self.outcomes.pop_front()
     }
 
-    /// A message of the peer.
+    /// A message of the peer. A node that is `busy` healing with another peer ends the round where it would
+    /// have something to do: what the other sends need not come twice.
     ///
     /// # Errors
     /// It is none. What is under way is not affected.
-    pub fn handle_message(&mut self, now: Now, store: &Store, bytes: &[u8]) -> Result<(), ExchangeError> {
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        store: &Store,
+        bytes: &[u8],
+        busy: bool,
+    ) -> Result<(), ExchangeError> {
         let (message, now_ms) = (Message::decode(bytes)?, now.ms);
         self.stats.bytes += bytes.len() as u64;
         self.stats.messages += 1;
         match message {
-            Message::Root { round, root } => self.handle_root(now_ms, store, round, root),
+            Message::Root { round, root } => self.handle_root(now_ms, store, round, root, busy),
             Message::Equal { round } => {
                 if let Some(ours) = self.ours.take_if(|ours| ours.number == round) {
                     self.end(Outcome::Equal(ours.began_ms));
                 }
+            }
+            Message::Branches { round, .. } if busy => {
+                self.ours.take_if(|ours| ours.number == round);
+                self.send(&Message::Done { round });
             }
             Message::Branches { round, digests } => self.handle_branches(now, store, round, &digests),
             Message::Slots { round, digests, last } => self.handle_slots(now, store, round, digests, last)?,
@@ -296,11 +307,14 @@ impl Exchange {
         !self.work.is_empty()
     }
 
-    fn handle_root(&mut self, now_ms: u64, store: &Store, round: u32, theirs: Digest) {
+    fn handle_root(&mut self, now_ms: u64, store: &Store, round: u32, theirs: Digest, busy: bool) {
         let branches = store.branch_digests(&self.scope);
         if root(&branches) == theirs {
             self.send(&Message::Equal { round });
             return self.end(Outcome::Equal(now_ms));
+        }
+        if busy {
+            return self.send(&Message::Done { round });
         }
         self.work.clear();
         let (began_ms, active_ms) = (now_ms, now_ms);

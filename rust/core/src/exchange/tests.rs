@@ -72,7 +72,7 @@ impl Pair {
                     self.bytes += bytes.len();
                     moved = true;
                     let (to, now) = (1 - side, Now { ms: self.now_ms, unix_ms: self.unix_ms });
-                    assert!(self.exchanges[to].handle_message(now, &self.stores[to], &bytes).is_ok());
+                    assert!(self.exchanges[to].handle_message(now, &self.stores[to], &bytes, false).is_ok());
                 }
             }
             if !moved {
@@ -154,8 +154,8 @@ proptest! {
         let mut exchange = Exchange::new(ExchangeConfig { settle_ms: 0 }, scope(), false);
         let bytes = [&[kind, 2, 0, 0, 0], &bytes[..]].concat();
         let root = Message::Root { round: 2, root: 1 }.encode();
-        let _ = exchange.handle_message(Now::default(), &store, &root);
-        let _ = exchange.handle_message(Now::default(), &store, &bytes);
+        let _ = exchange.handle_message(Now::default(), &store, &root, false);
+        let _ = exchange.handle_message(Now::default(), &store, &bytes, false);
         while exchange.work(0, &store, &mut |_, _| true) {}
     }
 }
@@ -216,6 +216,30 @@ fn what_may_be_on_its_way_is_left_alone_for_a_while() {
     assert_eq!(pair.puts, [vec![b"old".to_vec()], vec![b"other".to_vec()]]);
     pair.unix_ms = written_ms + 501;
     assert_eq!(pair.heal(), 2);
+    assert_eq!(pair.contents(0), pair.contents(1));
+}
+
+#[test]
+fn who_heals_with_another_is_not_healed_twice() {
+    let (a, b) = (store(1), store(2));
+    write(&a, "key", 1, false);
+    let mut pair = Pair::new(a, b);
+    let now = Now { ms: 5, unix_ms: 1 << 40 };
+    for begins in [0, 1] {
+        let [first, second] = [begins, 1 - begins];
+        pair.exchanges[first].start(5, &pair.stores[first]);
+        let mut to = second;
+        while let Some(bytes) = pair.exchanges[1 - to].poll_message() {
+            // The second node is the busy one.
+            let busy = to == 1;
+            assert!(pair.exchanges[to].handle_message(now, &pair.stores[to], &bytes, busy).is_ok());
+            assert!(!pair.step(to), "there is nothing to be done");
+            to = 1 - to;
+        }
+        assert!(pair.exchanges.iter().all(|exchange| !exchange.is_healing(6)));
+    }
+    assert_eq!(pair.puts, [Vec::<Vec<u8>>::new(), Vec::new()]);
+    assert!(pair.heal() <= 2);
     assert_eq!(pair.contents(0), pair.contents(1));
 }
 

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::outbox::Wire;
+use crate::record::Base;
 use crate::version::{NodeId, Version};
 
 /// The version of everything in this file. Another one is refused.
@@ -124,7 +125,7 @@ pub struct LargeEntry {
     /// As `View::floor`.
     pub floor: Version,
     /// What the write replaced, as `Record::base`.
-    pub base: Option<Version>,
+    pub base: Option<Base>,
     /// Bytes of the value.
     pub len: u64,
 }
@@ -197,7 +198,8 @@ impl Message {
                 version(out, entry.version);
                 numbers(out, &[entry.expires_ms]);
                 version(out, entry.floor);
-                version(out, entry.base.unwrap_or(UNKNOWN));
+                version(out, entry.base.map_or(UNKNOWN, |base| base.version));
+                out.push(u8::from(entry.base.is_some_and(|base| base.late)));
                 numbers(out, &[entry.len]);
             }
             Message::Exchange(bytes) => {
@@ -277,6 +279,11 @@ impl Parts {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    fn base(&mut self) -> Result<Option<Base>, MessageError> {
+        let (version, [late]) = (self.version()?, self.array()?);
+        Ok(Some(Base { version, late: late != 0 }).filter(|base| base.version != UNKNOWN))
+    }
+
     fn version(&mut self) -> Result<Version, MessageError> {
         Ok(Version { stamp: self.number()?, node: NodeId(self.number()?) })
     }
@@ -338,7 +345,7 @@ impl Parts {
             version: self.version()?,
             expires_ms: self.number()?,
             floor: self.version()?,
-            base: Some(self.version()?).filter(|base| *base != UNKNOWN),
+            base: self.base()?,
             len: self.number()?,
         })
     }
@@ -355,7 +362,7 @@ mod tests {
             version,
             expires_ms: 5,
             floor: Version::ZERO,
-            base: Some(version),
+            base: Some(Base { version, late: true }),
             len: 1 << 40,
         };
         let refused = vec![(3, NotTaken::NoSpace), (4, NotTaken::Stale(version))];

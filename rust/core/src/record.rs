@@ -17,12 +17,24 @@ const BASE: u8 = 1 << 3;
 const NEW: u8 = 1 << 4;
 /// It is no entry, but the name of a write that came to this version.
 const NAME: u8 = 1 << 5;
-const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE | NEW | NAME;
+/// The peer was away when it was written.
+const LATE: u8 = 1 << 6;
+const ALL: u8 = TOMBSTONE | EXPIRES | FLOOR | BASE | NEW | NAME | LATE;
 
 /// These bytes are no record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("an entry cannot be read: it ends too early, or has unknown flags")]
 pub struct RecordError;
+
+/// What a write replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Base {
+    /// Its version; zero if there was nothing.
+    pub version: Version,
+    /// The write is not of this moment: who gets it was away, and may have missed others, which these are
+    /// made of.
+    pub late: bool,
+}
 
 /// An entry that has arrived.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,15 +43,16 @@ pub struct Record<'a> {
     pub key: &'a [u8],
     /// What it says.
     pub view: View<'a>,
-    /// The version that the write replaced, which is zero if there was none; `None` if the sender does not
-    /// know.
-    pub base: Option<Version>,
+    /// What the write replaced; `None` if the sender does not know.
+    pub base: Option<Base>,
     /// It is no entry: the value is the name of a write, which came to this version.
     pub is_name: bool,
 }
 
 /// Appends the entry of `key`. Of a large value only the head: its value must not be `Value::Blob`.
-pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Version>) {
+pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Base>) {
+    let late = base.is_some_and(|base| base.late);
+    let base = base.map(|base| base.version);
     let new = base == Some(Version::ZERO);
     let base = base.filter(|_| !new);
     let value = match view.value {
@@ -52,7 +65,8 @@ pub fn encode(out: &mut Vec<u8>, key: &[u8], view: &View<'_>, base: Option<Versi
             | set(view.expires_ms != 0, EXPIRES)
             | set(view.floor != Version::ZERO, FLOOR)
             | set(base.is_some(), BASE)
-            | set(new, NEW),
+            | set(new, NEW)
+            | set(late, LATE),
     );
     out.extend_from_slice(&(key.len() as u16).to_le_bytes());
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -119,6 +133,7 @@ impl<'a> Reader<'a> {
         let new = (flags & NEW != 0).then_some(Version::ZERO);
         let base = if flags & BASE != 0 { Some(self.version()?) } else { None };
         let base = base.filter(|base| *base != Version::ZERO).or(new);
+        let base = base.map(|version| Base { version, late: flags & LATE != 0 });
         let (key, value) = (self.take(key_len)?, self.take(value_len)?);
         let value = (flags & TOMBSTONE == 0).then_some(Value::Inline(value));
         let view = View { version, expires_ms, floor, value };
@@ -158,7 +173,8 @@ mod tests {
     fn what_a_write_replaced_goes_there_and_back() {
         let view = View::value(Version { stamp: 3, node: NodeId(1) }, Value::Inline(b"value"));
         let known = Version { stamp: 2, node: NodeId(2) };
-        for (base, more) in [(None, 0), (Some(Version::ZERO), 0), (Some(known), 16)] {
+        let base = |version, late| Some(Base { version, late });
+        for (base, more) in [(None, 0), (base(Version::ZERO, false), 0), (base(known, true), 16)] {
             let mut bytes = Vec::new();
             encode(&mut bytes, b"key", &view, base);
             assert_eq!(bytes.len(), 1 + 2 + 4 + 16 + more + 3 + 5);

@@ -4,10 +4,12 @@
 use bytes::Bytes;
 
 use super::operation::Due;
-use super::put::{Outgoing, outgoing};
+use super::put::outgoing;
 use super::{Cluster, Urgency};
+use crate::entry::View;
 use crate::exchange::{Exchange, ExchangeConfig, Outcome};
 use crate::message::{Message, MessageError};
+use crate::record::Base;
 use crate::routes::{MemberIndex, Routes};
 use crate::version::{NodeId, Version};
 
@@ -86,7 +88,7 @@ impl Cluster {
                 more |= exchange.work(self.now.unix_ms, &store, &mut |key, view| {
                     let full = self.peers[usize::from(peer)].unconfirmed() > self.config.unconfirmed_max / 2;
                     if !full {
-                        self.put_found(peer, key, &outgoing(key, view, None));
+                        self.put_found(peer, key, view);
                     }
                     !full
                 });
@@ -99,8 +101,11 @@ impl Cluster {
         more
     }
 
-    fn put_found(&mut self, peer: MemberIndex, key: &[u8], entry: &Outgoing) {
-        self.put(peer, key, entry, None, false);
+    /// Sends an entry that a peer lacks. It may be owed to it as a hint: that knows what it replaced.
+    fn put_found(&mut self, peer: MemberIndex, key: &[u8], view: &View<'_>) {
+        let base = self.peers[usize::from(peer)].hints.base(key);
+        let base = base.map(|version| Base { version, late: true });
+        self.put(peer, key, &outgoing(key, view, base), None, false);
     }
 
     fn take_outcomes(&mut self, peer: MemberIndex) {

@@ -195,7 +195,7 @@ impl Cluster {
             // It comes as a write; the number is answered with a version only.
             let version = self.replica.store().read(key, |view| view.map(|view| view.version));
             let stub = crate::entry::View::tombstone(version.unwrap_or_default());
-            self.put_to(peer, key);
+            self.put_to(peer, key, None);
             record::encode(&mut found, b"", &stub, None);
         }
         self.peers[usize::from(peer)].send(Urgency::Reply, &Message::Fetched { id, record: found.into() });
@@ -241,7 +241,7 @@ impl Cluster {
         // Read repair: who answered something older is sent what is known now.
         for (peer, version) in &fetch.answers {
             if Some(*version) < newest {
-                self.put_to(*peer, &fetch.key);
+                self.put_to(*peer, &fetch.key, None);
             }
         }
         self.done.push_back((fetch.waiter, outcome));

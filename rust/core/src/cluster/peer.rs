@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::hints::Hints;
+use super::hints::{Hint, Hints};
 use super::incoming::Incoming;
 use super::{ClusterConfig, Transmit, Urgency};
 use crate::exchange::{Exchange, ExchangeStats};
@@ -66,8 +66,8 @@ pub struct Wait {
 pub enum Sent {
     /// Small ones, as they were sent.
     Records(Bytes),
-    /// A large one: its key and how many bytes it has.
-    Large(Box<[u8]>, usize),
+    /// A large one, and how many bytes it has.
+    Large(Hint, usize),
 }
 
 impl Sent {
@@ -78,12 +78,13 @@ impl Sent {
         }
     }
 
-    /// The keys of the entries.
-    pub fn keys(&self) -> Vec<Box<[u8]>> {
+    /// The keys of the entries, and what the writes replaced.
+    pub fn hints(&self) -> Vec<Hint> {
         match self {
-            Sent::Large(key, _) => vec![key.clone()],
+            Sent::Large(hint, _) => vec![hint.clone()],
             Sent::Records(records) => {
-                record::Reader::new(records).flatten().map(|record| record.key.into()).collect()
+                let records = record::Reader::new(records).flatten();
+                records.map(|record| (record.key.into(), record.base.map(|base| base.version))).collect()
             }
         }
     }
@@ -192,7 +193,7 @@ impl Peer {
         (self.unconfirmed_bytes, self.under_way) = (0, [0; 2]);
         let mut lost = Vec::new();
         for batch in std::mem::take(&mut self.unconfirmed).into_values() {
-            batch.sent.keys().iter().for_each(|key| self.hints.keep(key));
+            batch.sent.hints().iter().for_each(|(key, base)| self.hints.keep(key, *base));
             lost.push(batch.waits.into_iter().map(|(_, wait)| wait).collect());
         }
         lost
@@ -236,10 +237,10 @@ impl Peer {
     }
 
     /// Sends an entry with a large value, which `head` is without its number.
-    pub fn put_large(&mut self, batch: u64, key: &[u8], pieces: VecDeque<Bytes>, wait: Option<Wait>) {
+    pub fn put_large(&mut self, batch: u64, hint: Hint, pieces: VecDeque<Bytes>, wait: Option<Wait>) {
         let len = pieces.iter().map(Bytes::len).sum();
         let waits = wait.into_iter().map(|wait| (0, wait)).collect();
-        self.note(batch, Batch { sent: Sent::Large(key.into(), len), waits });
+        self.note(batch, Batch { sent: Sent::Large(hint, len), waits });
         self.entries_sent += 1;
         self.transmit(Urgency::Bulk, false, pieces);
     }

@@ -11,7 +11,7 @@ use crate::entry::View;
 use crate::feed::Kind;
 use crate::keyspace::Acks;
 use crate::message::{LargeEntry, Message, NotTaken};
-use crate::record;
+use crate::record::{self, Base};
 use crate::replica::Body;
 use crate::routes::{MemberIndex, Routes};
 use crate::siblings::Sibling;
@@ -30,6 +30,17 @@ pub(super) enum Outgoing {
     Large(LargeEntry, VecDeque<Bytes>),
 }
 
+impl Outgoing {
+    /// What the write replaced, if that is known.
+    fn base(&self) -> Option<Version> {
+        let base = match self {
+            Outgoing::Record(record) => record::Reader::new(record).next()?.ok()?.base,
+            Outgoing::Large(entry, _) => entry.base,
+        };
+        base.map(|base| base.version)
+    }
+}
+
 /// A blob's chunk as bytes that keep the blob.
 struct Chunk(std::sync::Arc<Blob>, usize);
 
@@ -46,7 +57,7 @@ pub fn pieces(blob: &std::sync::Arc<Blob>) -> impl Iterator<Item = Bytes> + use<
     (0..chunks).map(move |index| Bytes::from_owner(Chunk(std::sync::Arc::clone(&blob), index)))
 }
 
-pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Option<Version>) -> Outgoing {
+pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Option<Base>) -> Outgoing {
     match view.value {
         Some(Value::Blob(blob)) => {
             let blob = blob.share();
@@ -71,8 +82,8 @@ pub(super) fn outgoing(key: &[u8], view: &View<'_>, base: Option<Version>) -> Ou
 /// Whether the writer of `view`, which came with a `base`, did not know `before`, as far as can be told here.
 /// What is older than the base may have been known and replaced by what this node has missed: when that
 /// comes, its own base tells. Of two where the one that is there wins, only that it is another one is known.
-fn is_concurrent(before: &View<'_>, view: &View<'_>, base: Option<Version>) -> bool {
-    base.is_some_and(|base| before.version > base && before.version != view.version)
+fn is_concurrent(before: &View<'_>, view: &View<'_>, base: Option<Base>) -> bool {
+    base.is_some_and(|base| before.version > base.version && before.version != view.version)
 }
 
 /// A value that loses, to be kept; a delete leaves nothing to look at.
@@ -87,6 +98,7 @@ impl Cluster {
         let routes = std::sync::Arc::clone(&self.routes);
         let (replicas, me) = (routes.replicas(key), routes.me());
         let wait = self.await_replicas(replicas.len(), wait);
+        let base = base.map(|version| Base { version, late: false });
         let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, base)));
         let datagram = wait.is_none() && routes.rules(key).datagram;
         for &peer in replicas.iter().filter(|member| **member != me) {
@@ -137,7 +149,7 @@ impl Cluster {
         let limit = self.config.unconfirmed_max;
         let peer = &mut self.peers[usize::from(to)];
         if !peer.is_up() || peer.unconfirmed() > limit {
-            peer.hints.keep(key);
+            peer.hints.keep(key, entry.base());
             if let Some(wait) = wait {
                 self.not_confirmed(wait, None);
             }
@@ -153,15 +165,15 @@ impl Cluster {
                 let batch = peer.number();
                 let head = Message::Large { batch, entry: entry.clone() }.to_bytes();
                 let pieces = std::iter::once(head).chain(value.iter().cloned()).collect();
-                peer.put_large(batch, key, pieces, wait);
+                peer.put_large(batch, (key.into(), entry.base.map(|base| base.version)), pieces, wait);
             }
         }
     }
 
     /// Sends the entry of a key to one peer, nobody waiting for it.
-    pub(super) fn put_to(&mut self, peer: MemberIndex, key: &[u8]) {
-        let store = self.replica.store();
-        let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, None)));
+    pub(super) fn put_to(&mut self, peer: MemberIndex, key: &[u8], base: Option<Version>) {
+        let (store, base) = (self.replica.store(), base.map(|version| Base { version, late: true }));
+        let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, base)));
         if let Some(entry) = entry {
             self.put(peer, key, &entry, None, false);
         }
@@ -175,8 +187,8 @@ impl Cluster {
             if !of.is_up() || of.hints.len() == 0 || of.unconfirmed() > self.config.unconfirmed_max / 2 {
                 continue;
             }
-            let keys = of.hints.take(HINTS_STEP);
-            keys.iter().for_each(|key| self.put_to(peer, key));
+            let hints = of.hints.take(HINTS_STEP);
+            hints.iter().for_each(|(key, base)| self.put_to(peer, key, *base));
             more |= self.peers[usize::from(peer)].hints.len() > 0;
         }
         more
@@ -219,7 +231,7 @@ impl Cluster {
         peer: MemberIndex,
         key: &[u8],
         view: &View<'_>,
-        base: Option<Version>,
+        base: Option<Base>,
     ) -> Result<(), NotTaken> {
         self.peers[usize::from(peer)].entries_received += 1;
         let store = self.replica.store();
@@ -233,11 +245,13 @@ impl Cluster {
             Merged::Kept if before.is_some() => sibling(*view),
             Merged::Kept | Merged::Stale => None,
         };
-        if merged == Merged::Applied {
+        // What is over by now has not arrived for anybody.
+        let is_over = view.value.is_some() && view.live(self.now.unix_ms).is_none();
+        if merged == Merged::Applied && !is_over {
             let kind = match (view.value, base) {
                 (None, _) => Kind::Deleted,
-                (Some(_), Some(_)) => Kind::Arrived,
-                (Some(_), None) => Kind::Healed,
+                (Some(_), Some(Base { late: false, .. })) => Kind::Arrived,
+                (Some(_), _) => Kind::Healed,
             };
             let size = view.value.map_or(0, |value| value.len());
             self.replica.feed().note(kind, key, view.version, size);
@@ -251,7 +265,7 @@ impl Cluster {
         }
         match merged {
             Merged::Stale => return Err(NotTaken::Stale(watermark)),
-            Merged::Applied if view.value.is_some() => self.replica.waits().appeared(key),
+            Merged::Applied if view.value.is_some() && !is_over => self.replica.waits().appeared(key),
             Merged::Applied | Merged::Kept => {}
         }
         Ok(())
@@ -260,15 +274,15 @@ impl Cluster {
     /// A peer has merged what was sent to it, but for what it says.
     pub(super) fn handle_ack(&mut self, peer: MemberIndex, number: u64, refused: &[(u32, NotTaken)]) {
         let Some(batch) = self.peers[usize::from(peer)].confirm(number) else { return };
-        let keys = if refused.is_empty() { Vec::new() } else { batch.sent.keys() };
+        let sent = if refused.is_empty() { Vec::new() } else { batch.sent.hints() };
         let mut waits = batch.waits.into_iter().peekable();
         for (place, why) in refused {
             while let Some((_, wait)) = waits.next_if(|(waited, _)| waited < place) {
                 self.confirmed(wait);
             }
             let wait = waits.next_if(|(waited, _)| waited == place).map(|(_, wait)| wait);
-            match (why, keys.get(*place as usize)) {
-                (NotTaken::Stale(watermark), Some(key)) => self.stamp_anew(peer, key, *watermark, wait),
+            match (why, sent.get(*place as usize)) {
+                (NotTaken::Stale(watermark), Some((key, _))) => self.stamp_anew(peer, key, *watermark, wait),
                 _ => {
                     let why = format!("{} has no memory left for it", self.routes.name(peer));
                     wait.into_iter().for_each(|wait| self.not_confirmed(wait, Some(why.clone())));
@@ -351,7 +365,8 @@ mod tests {
         for (stamp, base) in arrivals {
             let value = [*stamp as u8];
             let view = View::value(version(*stamp), Value::Inline(&value));
-            let base = base.map(|base| if base == 0 { Version::ZERO } else { version(base) });
+            let of = |stamp| if stamp == 0 { Version::ZERO } else { version(stamp) };
+            let base = base.map(|base| Base { version: of(base), late: false });
             assert_eq!(cluster.arrive(1, b"k", &view, base), Ok(()));
         }
         let kept = cluster.replica.siblings().of(b"k", 0);

@@ -31,7 +31,7 @@ pub fn check_bounds(story: &Story) {
             // One more is sent as long as the limit is not passed.
             let most = config.unconfirmed_max + 3_100_000;
             assert!(stats.unconfirmed as usize <= most, "{node} to {peer}: {stats:?}");
-            assert!(stats.hints as usize * 48 <= config.hints_max, "{node} to {peer}: {stats:?}");
+            assert!(stats.hints as usize * 72 <= config.hints_max, "{node} to {peer}: {stats:?}");
         }
     }
 }

@@ -19,8 +19,9 @@
 //! wrong, the next round finds what is left.
 
 mod message;
+mod puts;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::cluster::Now;
 use crate::entry::View;
@@ -31,6 +32,7 @@ use crate::slots::{Scope, SlotSet};
 use crate::store::Store;
 pub use message::{ExchangeError, Message};
 use message::{Part, Region};
+use puts::Puts;
 
 /// Entries looked at in one step: some tens of microseconds.
 const STEP: usize = 256;
@@ -91,26 +93,6 @@ enum Work {
     Sketch { round: u32, scope: Scope, part: Part, cursor: u64, sketch: Sketch, theirs: Option<Sketch> },
     /// Puts entries.
     Put(Puts),
-}
-
-/// Entries that are to be put: those with these items, or all of them.
-#[derive(Debug)]
-struct Puts {
-    scope: Scope,
-    /// Where to look for more; `None` if there are none.
-    cursor: Option<u64>,
-    items: Option<HashSet<u64>>,
-    /// The keys found. The way may be full at any of them.
-    found: VecDeque<Box<[u8]>>,
-    /// That ends the round.
-    done: bool,
-}
-
-impl Puts {
-    fn new(scope: Scope, items: Option<HashSet<u64>>, done: bool) -> Self {
-        let nothing = items.as_ref().is_some_and(HashSet::is_empty);
-        Puts { scope, cursor: (!nothing).then_some(0), items, found: VecDeque::new(), done }
-    }
 }
 
 /// Where the round is that this side takes part in.
@@ -294,12 +276,13 @@ impl Exchange {
                 }
             }
             Work::Put(mut puts) => {
-                let full = self.put_some(now_unix_ms, store, &mut puts, put);
-                let over = puts.cursor.is_none() && puts.found.is_empty();
-                match (over, puts.done) {
+                let full = puts.put_some(now_unix_ms, self.config.settle_ms, store, put);
+                match (puts.is_over(), puts.ends_round()) {
                     (false, _) => self.work.push_front(Work::Put(puts)),
-                    (true, true) => self.finish(),
-                    (true, false) => {}
+                    (true, ends) => {
+                        self.stats.sent += puts.uncounted();
+                        ends.then(|| self.finish());
+                    }
                 }
                 return !full && !self.work.is_empty();
             }
@@ -496,36 +479,6 @@ impl Exchange {
         }
         let items = Some(surplus.into_iter().collect());
         self.work.push_back(Work::Put(Puts::new(scope, items, true)));
-    }
-
-    /// Puts some entries; returns whether the way is full.
-    fn put_some(
-        &mut self,
-        now_unix_ms: u64,
-        store: &Store,
-        puts: &mut Puts,
-        put: &mut dyn FnMut(&[u8], &View<'_>) -> bool,
-    ) -> bool {
-        let settle_ms = self.config.settle_ms;
-        let Puts { scope, cursor, items, found, .. } = puts;
-        if let (true, Some(at)) = (found.is_empty(), *cursor) {
-            *cursor = store.scan_scope(scope, at, STEP, |key, view| {
-                let written = view.version.unix_ms();
-                let settles = written <= now_unix_ms && written + settle_ms > now_unix_ms;
-                if !settles && items.as_ref().is_none_or(|items| items.contains(&item(store, key, view))) {
-                    found.push_back(key.into());
-                }
-            });
-        }
-        while let Some(key) = found.front() {
-            // What it is by now: the peer lacks that as well.
-            if !store.read(key, |view| view.is_none_or(|view| put(key, &view))) {
-                return true;
-            }
-            found.pop_front();
-            self.stats.sent += u64::from(items.is_none());
-        }
-        false
     }
 
     /// This side has put all it had to: the round is over.

@@ -75,10 +75,14 @@ async def test_redis_py_takes_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {node.port for node in nodes.nodes_cache.values()} == {1000, 1001}
 
 
-async def test_a_member_that_is_down_gives_way() -> None:
-    """Every replica takes writes, so the next one is asked; the map is made again when it is back."""
+@pytest.mark.parametrize("state", ["down", "connecting"])
+async def test_a_member_that_is_away_gives_way(state: str) -> None:
+    """Every replica takes writes, so the next one is asked; the map is made again when it is back.
+
+    Who is away is looked for all the time, and is connecting meanwhile.
+    """
     config = cluster(placement="partition", copies=2)
-    engine = Observed([{"name": "b", "state": "down"}])
+    engine = Observed([{"name": "b", "state": state}])
     found = membership(config, "a", engine)
     before = parse_slots(wired(await found.cluster([b"slots"]), 2))
     assert all(who["primary"][1] != 1001 for who in before.values())
@@ -130,7 +134,11 @@ async def test_nodes_are_lines() -> None:
     assert list(found) == ["127.0.0.1:1000", "127.0.0.1:1001", "127.0.0.1:0"]
     first, second, third = found.values()
     assert first["node_id"] == await ask(config, "MYID") == node_id(config.member("a"))
-    assert [node["flags"] for node in found.values()] == ["myself,master", "master,fail", "master,noaddr"]
+    assert [node["flags"] for node in found.values()] == [
+        "myself,master",
+        "master,fail",
+        "master,fail,noaddr",
+    ]
     assert (first["connected"], second["connected"], third["connected"]) == (True, False, False)
     slots = [slot for node in found.values() for slot in node["slots"]]
     assert sum(int(slot[-1]) - int(slot[0]) + 1 for slot in slots) == SLOTS

@@ -151,7 +151,7 @@ class RedisCluster:
         bus = peer.member.udp.port if peer.member.udp else 0
         flags = ["myself"] * (peer.state == "self") + ["master"] + ["fail"] * (not peer.answers)
         flags += ["noaddr"] * (port == 0)
-        link = "connected" if peer.state in {"self", "alive", "unknown"} else "disconnected"
+        link = "connected" if peer.answers else "disconnected"
         shown = self._topology.shown
         first_of = [names[0] == peer.member.name for names in shown]
         slots = [

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,18 @@ class Served:
         log: The file with what it wrote to stderr.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any] | None, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any] | None,
+        arguments: tuple[str, ...],
+        within: Sequence[str] = (),
+    ) -> None:
         self.socket = str(folder / "s")
         self.log = folder / "log"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(folder / "n"))
-        command = [sys.executable, "-m", "turbopump", "serve", "--socket", self.socket, *arguments]
+        command = [*within, sys.executable, "-m", "turbopump", "serve", "--socket", self.socket, *arguments]
         if config is not None:
             file = folder / "cluster.json"
             file.write_text(json.dumps(config), encoding="utf-8")
@@ -118,13 +124,18 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts nodes: `serve(config, *arguments)` returns one that has started, but may not be ready."""
+    """Starts nodes: `serve(config, *arguments)` returns one that has started, but may not be ready.
+
+    `within` is what the command begins with.
+    """
     with ExitStack() as stack:
 
-        def start(config: dict[str, Any] | None = None, *arguments: str) -> Served:
+        def start(
+            config: dict[str, Any] | None = None, *arguments: str, within: Sequence[str] = ()
+        ) -> Served:
             path = Path(tempfile.mkdtemp(prefix="tp-", dir="/tmp"))
             stack.callback(shutil.rmtree, path)
-            served = Served(path, config, arguments)
+            served = Served(path, config, arguments, within)
             stack.callback(served.close)
             return served
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from turbopump.config import load
 from turbopump.errors import ConflictError, UnavailableError
 
 NAMES = ("a", "b", "c")
+HERE = ("127.0.0.1",) * len(NAMES)
 DEADLINE_SECONDS = 30.0
 
 
@@ -37,15 +38,15 @@ def free_ports(kind: socket.SocketKind) -> Iterator[int]:
     yield from ports
 
 
-def directory(folder: Path, config: dict[str, Any]) -> Path:
+def directory(folder: Path, config: dict[str, Any], hosts: Sequence[str] = HERE) -> Path:
     """What `turbopump init` makes, on ports that are free, and with these settings; its file."""
     file = folder / "dir" / "cluster.json"
     made = [sys.executable, "-m", "turbopump", "init", str(file.parent), "--nodes", "3"]
     subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     ports = zip(free_ports(socket.SOCK_DGRAM), free_ports(socket.SOCK_STREAM), strict=True)
-    for member, (udp, tcp) in zip(document["members"], ports, strict=True):
-        member["address"] = f"127.0.0.1:{udp}"
+    for member, host, (udp, tcp) in zip(document["members"], hosts, ports, strict=True):
+        member["address"] = f"{host}:{udp}"
         member["tcp"] = {"port": tcp}
     document["cluster"] |= {"sync_seconds": 0.2}
     file.write_text(json.dumps(document | config), encoding="utf-8")
@@ -55,8 +56,8 @@ def directory(folder: Path, config: dict[str, Any]) -> Path:
 class Trio:
     """A cluster of three."""
 
-    def __init__(self, folder: Path, serve: Serve, **config: object) -> None:
-        self.file = directory(folder, config)
+    def __init__(self, folder: Path, serve: Serve, hosts: Sequence[str] = HERE, **config: object) -> None:
+        self.file = directory(folder, config, hosts)
         self.members = json.loads(self.file.read_text(encoding="utf-8"))["members"]
         self._serve = serve
         self.nodes: dict[str, Served] = {}

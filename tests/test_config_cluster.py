@@ -308,6 +308,7 @@ def test_the_engine_gets_the_cluster() -> None:
     assert members[2] == {
         "name": "c",
         "address": "10.0.0.3:1593",
+        "door": None,
         "public_key": bytes([102]) * 32,
         "identity": bytes([2]) * 32,
         "weight": 5,
@@ -316,6 +317,34 @@ def test_the_engine_gets_the_cluster() -> None:
     assert "t" * 32 not in repr(SECRETS)
     with pytest.raises(ConfigError, match="needs its keys"):
         engine_options(config, config.member("b"))
+
+
+@pytest.mark.parametrize(
+    ("address", "tcp", "expected", "told"),
+    [
+        ("10.0.0.1", None, ("10.0.0.1", 0), None),
+        ("10.0.0.1", {"host": "10.9.9.9", "port": 5, "password": "p"}, ("10.9.9.9", 5), "10.9.9.9:5"),
+        ("localhost", {"host": "0.0.0.0", "port": 5, "password": "p"}, ("localhost", 5), "localhost:5"),
+        ("fd00::1", {"host": "::", "port": 5, "password": "p"}, ("fd00::1", 5), "fd00::1:5"),
+        ("10.0.0.1", {"port": 5}, ("10.0.0.1", 0), None),
+        ("127.0.0.1", {"port": 5}, ("127.0.0.1", 5), "127.0.0.1:5"),
+        ("127.0.0.1", {"port": 0}, ("127.0.0.1", 0), None),
+    ],
+)
+def test_where_redis_clients_find_a_member(
+    address: str, tcp: dict[str, Any] | None, expected: tuple[str, int], told: str | None
+) -> None:
+    """At what it binds, or at its address; loopback is no place for others, unless all are there.
+
+    The engine says in MOVED what CLUSTER SLOTS says.
+    """
+    document = {"cluster": {}, "members": [{"address": address, "public_key": key(0), "tcp": tcp}]}
+    config = parse(document)
+    options = engine_options(config, config.member(), SECRETS)["cluster"]
+
+    assert isinstance(options, dict)
+    assert config.member().door == expected
+    assert [member["door"] for member in options["members"]] == [told]
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,18 @@ class Member(Section):
     def udp(self) -> Address | None:
         """Where the other members find it, taken apart."""
         return None if self.address is None else Address.parse(self.address)
+
+    @property
+    def door(self) -> tuple[str, int]:
+        """The host and port at which Redis clients find it, by CLUSTER or MOVED; port 0 if they cannot.
+
+        Who listens on all addresses is found at its address for peers. Who listens on loopback is found by
+        its own box alone, so not by a client that asks another one, unless all members are on one box.
+        """
+        host = self.udp.host if self.udp else ""
+        if self.tcp is None or self.tcp.port == 0:
+            return host, 0
+        if is_loopback(self.tcp.host):
+            return (self.tcp.host, self.tcp.port) if not host or is_loopback(host) else (host, 0)
+        everywhere = self.tcp.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        return (host if host and everywhere else self.tcp.host), self.tcp.port

@@ -114,9 +114,11 @@ def _cluster(config: Config, cluster: Cluster, member: Member, secrets: Secrets 
 
 def _peer(member: Member, address: str) -> dict[str, object]:
     key = PublicKey.parse(member.public_key or "")
+    host, port = member.door
     return {
         "name": member.name,
         "address": address,
+        "door": f"{host}:{port}" if port else None,  # as MOVED has it: no brackets around IPv6
         "public_key": key.transport,
         "identity": key.identity,
         "weight": member.weight,

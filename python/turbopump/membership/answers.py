@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from turbopump.config import Config, Member, layout_digest
 from turbopump.errors import error_for
 from turbopump.membership.peers import Peer, peers
-from turbopump.membership.redis import RedisCluster, Reply, endpoint
+from turbopump.membership.redis import RedisCluster, Reply
 from turbopump.membership.topology import SLOTS, Topology, ranges
 
 
@@ -104,7 +104,7 @@ class Membership:
     def _places(self, peer: Peer) -> Sequence[str]:
         if peer.state == "self":
             return self._addresses()
-        host, port = endpoint(peer.member)
+        host, port = peer.member.door
         tcp = [f"tcp://{f'[{host}]' if ':' in host else host}:{port}"] if port else []
         return [f"udp://{peer.member.udp}", *tcp]
 

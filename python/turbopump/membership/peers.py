@@ -22,8 +22,8 @@ class Peer:
 
     @property
     def answers(self) -> bool:
-        """Whether it is worth asking: what is not known to be down may well be there."""
-        return self.state != "down"
+        """Whether it is worth asking. Who is looked for is `connecting`, and may have been gone for days."""
+        return self.state not in {"connecting", "down"}
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for programs."""

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 from turbopump.config import Member
-from turbopump.config.section import is_loopback
 from turbopump.errors import error_for
 from turbopump.membership.peers import Peer
 from turbopump.membership.topology import SLOTS, Topology, node_id, ranges, shard_id, slot_of
@@ -96,7 +95,7 @@ class RedisCluster:
         """What CLUSTER SLOTS says of each member that Redis clients can reach."""
         found: dict[str, Reply] = {}
         for member in self._topology.members:
-            host, port = endpoint(member)
+            host, port = member.door
             if port:
                 found[member.name] = [host, port, node_id(member), []]
         if not found:
@@ -129,7 +128,7 @@ class RedisCluster:
         master = next((name for name in names if states[name].answers), names[0])
         nodes: list[Reply] = []
         for name in names:
-            host, port = endpoint(states[name].member)
+            host, port = states[name].member.door
             about: dict[str, Reply] = {"id": node_id(states[name].member)}
             if port:
                 about["port"] = port
@@ -147,11 +146,11 @@ class RedisCluster:
 
     def _line(self, peer: Peer) -> str:
         """A line of NODES: id, address, flags, -, ping, pong, epoch, link, and the slots it is first of."""
-        host, port = endpoint(peer.member)
+        host, port = peer.member.door
         bus = peer.member.udp.port if peer.member.udp else 0
         flags = ["myself"] * (peer.state == "self") + ["master"] + ["fail"] * (not peer.answers)
         flags += ["noaddr"] * (port == 0)
-        link = "connected" if peer.state in {"self", "alive", "unknown"} else "disconnected"
+        link = "connected" if peer.answers else "disconnected"
         shown = self._topology.shown
         first_of = [names[0] == peer.member.name for names in shown]
         slots = [
@@ -190,22 +189,6 @@ class RedisCluster:
                     yield key
             if cursor == 0 or cursor >= end:
                 return
-
-
-def endpoint(member: Member) -> tuple[str, int]:
-    """The host and port at which Redis clients find a member; port 0 if they cannot.
-
-    Who listens on all addresses is found at its address for peers. Who listens on loopback is found by its
-    own box alone, so not by a client that asks another one, unless all members are on one box.
-    """
-    tcp, udp = member.tcp, member.udp
-    host = udp.host if udp else ""
-    if tcp is None or tcp.port == 0:
-        return host, 0
-    if is_loopback(tcp.host):
-        return (tcp.host, tcp.port) if not host or is_loopback(host) else (host, 0)
-    everywhere = tcp.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
-    return (host if host and everywhere else tcp.host), tcp.port
 
 
 HELP = (

@@ -280,8 +280,11 @@ impl Parts {
     }
 
     fn base(&mut self) -> Result<Option<Base>, MessageError> {
-        let (version, [late]) = (self.version()?, self.array()?);
-        Ok(Some(Base { version, late: late != 0 }).filter(|base| base.version != UNKNOWN))
+        match (self.version()?, self.array()?) {
+            (UNKNOWN, [0]) => Ok(None),
+            (version, [late @ (0 | 1)]) if version != UNKNOWN => Ok(Some(Base { version, late: late == 1 })),
+            _ => Err(MessageError::Bad("what a write replaced cannot be read")),
+        }
     }
 
     fn version(&mut self) -> Result<Version, MessageError> {

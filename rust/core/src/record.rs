@@ -124,7 +124,8 @@ impl<'a> Reader<'a> {
     fn record(&mut self) -> Result<Record<'a>, RecordError> {
         let flags = self.number::<1>()? as u8;
         let (key_len, value_len) = (self.number::<2>()? as usize, self.number::<4>()? as usize);
-        if flags & !ALL != 0 || value_len >= BLOB_BYTES_MIN {
+        let is_name = flags & NAME != 0;
+        if flags & !ALL != 0 || value_len >= BLOB_BYTES_MIN || is_name && flags != NAME {
             return Err(RecordError);
         }
         let version = self.version()?;
@@ -137,7 +138,7 @@ impl<'a> Reader<'a> {
         let (key, value) = (self.take(key_len)?, self.take(value_len)?);
         let value = (flags & TOMBSTONE == 0).then_some(Value::Inline(value));
         let view = View { version, expires_ms, floor, value };
-        Ok(Record { key, view, base, is_name: flags & NAME != 0 })
+        Ok(Record { key, view, base, is_name })
     }
 }
 

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use turbopump_core::blob::Value;
 use turbopump_core::exchange;
 use turbopump_core::message::Message;
 use turbopump_core::record;
@@ -17,7 +18,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     for found in record::Reader::new(bytes).flatten() {
         let mut again = Vec::new();
-        record::encode(&mut again, found.key, &found.view, found.base);
+        match (found.is_name, found.view.value) {
+            (true, Some(Value::Inline(name))) => {
+                record::encode_name(&mut again, found.key, name, found.view.version);
+            }
+            _ => record::encode(&mut again, found.key, &found.view, found.base),
+        }
         assert_eq!(record::Reader::new(&again).next(), Some(Ok(found)));
     }
     if let Ok(message) = exchange::Message::decode(bytes) {

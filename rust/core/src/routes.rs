@@ -2,6 +2,7 @@
 //! who is alive: that is the cluster's to know.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::keyspace::{Acks, Keyspace, Keyspaces};
 use crate::layout::{Layout, LayoutError, Member};
@@ -13,7 +14,7 @@ use crate::version::NodeId;
 pub type MemberIndex = u16;
 
 /// Where keys belong.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Routes {
     me: MemberIndex,
     names: Vec<String>,
@@ -25,6 +26,8 @@ pub struct Routes {
     layouts: Vec<Arc<Layout>>,
     /// By member: as `collected_by`.
     collected: Vec<SlotSet>,
+    /// By member: whether it is there, as far as this node knows.
+    up: Vec<AtomicBool>,
 }
 
 impl Routes {
@@ -55,7 +58,8 @@ impl Routes {
         let doors = vec![None; names.len()];
         let collected =
             (0..names.len()).map(|member| collected_by(&layouts, member as MemberIndex)).collect();
-        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts, collected })
+        let up = (0..names.len()).map(|member| AtomicBool::new(member == me)).collect();
+        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts, collected, up })
     }
 
     /// The same, with where Redis's clients find each member: `host:port`.
@@ -63,10 +67,16 @@ impl Routes {
         Routes { doors, ..self }
     }
 
-    /// Where a client of Redis's finds the primary of `key`, if it can.
+    /// A member is there, or not any more.
+    pub fn set_up(&self, member: MemberIndex, up: bool) {
+        self.up[usize::from(member)].store(up, Relaxed);
+    }
+
+    /// Where a client of Redis's finds the first replica of `key` that is there, if it can.
     pub fn door(&self, key: &[u8]) -> Option<&str> {
-        let primary = *self.replicas(key).first()?;
-        self.doors.get(usize::from(primary))?.as_deref()
+        let is_up = |member: &&MemberIndex| self.up[usize::from(**member)].load(Relaxed);
+        let first = *self.replicas(key).iter().find(is_up)?;
+        self.doors.get(usize::from(first))?.as_deref()
     }
 
     /// This node.

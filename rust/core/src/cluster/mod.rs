@@ -226,6 +226,7 @@ impl Cluster {
         if of.state() == PeerState::Up {
             self.notices.push_back(Notice::Down(peer));
         }
+        self.routes.set_up(peer, false);
         let lost = of.disconnect();
         for waits in lost {
             waits.into_iter().for_each(|wait| self.not_confirmed(wait, None));
@@ -384,6 +385,7 @@ impl Cluster {
 
     fn handle_welcome(&mut self, peer: MemberIndex) {
         self.peers[usize::from(peer)].welcomed();
+        self.routes.set_up(peer, true);
         self.notices.push_back(Notice::Up(peer));
         self.compare_with(peer, self.routes.me() < peer);
     }

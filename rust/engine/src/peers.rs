@@ -12,8 +12,8 @@ use turbopump_core::routes::MemberIndex;
 use turbopump_core::waits::Waiter;
 use turbopump_udt::error::SendError;
 use turbopump_udt::{
-    Class, Config, Connection, ConnectionId, ConnectionStats, Endpoint, Event, Identity, MessageId, Options,
-    PublicKey, Time,
+    Class, Config, Connection, ConnectionId, ConnectionStats, Endpoint, EndpointStats, Event, Identity,
+    MessageId, Options, PublicKey, Time,
 };
 
 use crate::udp::Udp;
@@ -63,9 +63,23 @@ pub struct PeerInfo {
     pub holds_deletes: bool,
 }
 
+/// Datagrams of who is no peer, and what is to be said of them: a line for each cause, and not for each of
+/// them. A peer that starts anew may look like a stranger for a moment, hence the least.
+const STRANGERS: [(Count, u64, &str); 3] = [
+    (|stats| stats.malformed, 1, "they are no packets of this protocol, or of another version of it"),
+    (|stats| stats.forged_handshakes, 1, "their sender does not have this node's public key"),
+    (|stats| stats.refused_handshakes, 3, "their sender is no member, or has another secret"),
+];
+type Count = fn(&EndpointStats) -> u64;
+
+/// How often strangers are spoken of.
+const STRANGERS_MS: u64 = 60_000;
+
 /// A node's peers.
 #[derive(Debug)]
 pub struct Peers {
+    /// By cause: how many there were when they were last spoken of, and when they may be again.
+    strangers: [(u64, u64); STRANGERS.len()],
     udp: Udp,
     cluster: Cluster,
     links: Vec<Link>,
@@ -94,7 +108,8 @@ impl Peers {
         }
         let link = |at| Link { at, connection: None, unsent: None, streams: Vec::new(), later_ms: 0 };
         let links = addresses.into_iter().map(link).collect();
-        Ok(Peers { udp, cluster, links, members: HashMap::new(), by_key })
+        let strangers = Default::default();
+        Ok(Peers { strangers, udp, cluster, links, members: HashMap::new(), by_key })
     }
 
     /// As `Udp::register`.
@@ -166,6 +181,19 @@ impl Peers {
         let waiting = self.links.iter().filter(|link| link.connection.is_none() && link.later_ms > 0);
         let connect = waiting.map(|link| link.later_ms).min();
         [self.cluster.poll_timeout(), connect].into_iter().flatten().min()
+    }
+
+    /// What is to be said of datagrams that were dropped: how many, and why.
+    pub fn poll_stranger(&mut self, now: Now) -> Option<(u64, &'static str)> {
+        let stats = self.udp.endpoint().0.stats();
+        for ((count, least, why), (told, later_ms)) in STRANGERS.into_iter().zip(&mut self.strangers) {
+            let dropped = count(&stats) - *told;
+            if dropped >= least && now.ms >= *later_ms {
+                (*told, *later_ms) = (count(&stats), now.ms + STRANGERS_MS);
+                return Some((dropped, why));
+            }
+        }
+        None
     }
 
     /// Figures of all members, in their order.

@@ -69,6 +69,10 @@ impl Reactor {
         while let Some(notice) = peers.cluster().poll_notice() {
             self.log_notice(peers, notice);
         }
+        while let Some((dropped, why)) = peers.poll_stranger(self.now()) {
+            let fields = vec![("datagrams", dropped.to_string()), ("why", why.to_owned())];
+            let _ = self.shared.events.push(Event::Logged { level: "warning", event: "strangers", fields });
+        }
         any
     }
 

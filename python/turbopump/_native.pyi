@@ -640,6 +640,7 @@ class Replied:
     def reply(self) -> bytes:
         """The reply, for `ClientCodec`."""
 
+@final
 class Stirred:
     """There are changes for those who watch."""
 

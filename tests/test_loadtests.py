@@ -118,7 +118,7 @@ def test_large_values_are_measured() -> None:
 def test_locust_users_are_measured_in_microseconds(node: Any) -> None:
     """Its own table says 0 ms."""
     locust = [sys.executable, "-m", "locust", "-f", str(LOADTESTS / "kv.py"), "--headless", "--only-summary"]
-    said = run([*locust, "--users", "2", "--run-time", "1s", "--keys", "100", "--host", node.socket])
+    said = run([*locust, "--users", "2", "--run-time", "3s", "--keys", "100", "--host", node.socket])
 
     table = said[said.index("latency in us") :].splitlines()
     assert [line.split()[0] for line in table[1:3]] == ["read", "write"]

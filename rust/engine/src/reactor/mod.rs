@@ -42,8 +42,10 @@ const TURN_STEPS: usize = 4;
 /// After an error that ends a connection, this much of what the client still sends is read, which is more
 /// than sockets hold: a close before that would take the error from it ...
 const LINGER_BYTES: usize = 1 << 20;
-/// ... for this long after it took the last reply: a round trip, even a slow one.
+/// ... for this long after it took the last reply: a round trip, even a slow one ...
 const LINGER_MS: u64 = 1000;
+/// ... and for this long before, while it takes nothing: it may be busy with what comes before the error.
+const LINGER_UNREAD_MS: u64 = 10_000;
 /// How often some expired entries are dropped, while there are entries that expire.
 const COLLECT_MS: u64 = 50;
 /// How many entries are looked at each time.
@@ -331,7 +333,8 @@ impl Reactor {
                 Stage::Closing => return After::Gone,
                 Stage::Lingering(left) => {
                     if connection.unsent.len() < unsent {
-                        self.set_deadline(token, connection, LINGER_MS);
+                        let after_ms = if blocked { LINGER_UNREAD_MS } else { LINGER_MS };
+                        self.set_deadline(token, connection, after_ms);
                     }
                     return self.linger(connection, left, blocked);
                 }
@@ -391,7 +394,9 @@ impl Reactor {
                 Flow::Linger => {
                     connection.stage = Stage::Lingering(LINGER_BYTES);
                     connection.readable = true;
-                    return self.set_deadline(token, connection, LINGER_MS);
+                    let unread = !connection.unsent.is_empty();
+                    let after_ms = if unread { LINGER_UNREAD_MS } else { LINGER_MS };
+                    return self.set_deadline(token, connection, after_ms);
                 }
                 Flow::Ask(ask) => {
                     let number = self.shared.next_ask.fetch_add(1, Relaxed);

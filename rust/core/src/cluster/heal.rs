@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::operation::Due;
-use super::put::outgoing;
+use super::put::{Manner, outgoing};
 use super::{Cluster, Urgency};
 use crate::entry::View;
 use crate::exchange::{Exchange, ExchangeConfig, Outcome};
@@ -105,7 +105,7 @@ impl Cluster {
     fn put_found(&mut self, peer: MemberIndex, key: &[u8], view: &View<'_>) {
         let base = self.peers[usize::from(peer)].hints.base(key);
         let base = base.map(|version| Base { version, late: true });
-        self.put(peer, key, &outgoing(key, view, base), None, false);
+        self.put(peer, key, &outgoing(key, view, base), None, Manner::Prompt);
     }
 
     fn take_outcomes(&mut self, peer: MemberIndex) {

@@ -95,6 +95,8 @@ impl Sent {
 pub struct Batch {
     /// The entries.
     pub sent: Sent,
+    /// When.
+    sent_ms: u64,
     /// Who waits for which of them.
     pub waits: Vec<(u32, Wait)>,
 }
@@ -114,13 +116,16 @@ pub struct Peer {
     open: Vec<u8>,
     open_count: u32,
     open_waits: Vec<(u32, Wait)>,
-    /// When the first of them came.
+    /// When the first of them came, and whether one of them is in a hurry.
     open_ms: u64,
+    open_hurries: bool,
     next_batch: u64,
     /// Messages of small entries that are not confirmed: those that nobody waits for, and the others.
     under_way: [usize; 2],
     unconfirmed: BTreeMap<u64, Batch>,
     unconfirmed_bytes: usize,
+    /// How long it takes to confirm, in eighths of a millisecond: the mean of the last few.
+    takes: u64,
     /// What it is owed.
     pub hints: Hints,
     /// Healing, one for each placement that both keep keys of.
@@ -144,10 +149,12 @@ impl Peer {
             open_count: 0,
             open_waits: Vec::new(),
             open_ms: 0,
+            open_hurries: false,
             next_batch: 1,
             under_way: [0; 2],
             unconfirmed: BTreeMap::new(),
             unconfirmed_bytes: 0,
+            takes: 0,
             hints: Hints::new(config.hints_max),
             batch_max: config.batch_max,
             exchanges,
@@ -186,7 +193,7 @@ impl Peer {
     pub fn disconnect(&mut self) -> Vec<Vec<Wait>> {
         self.state = PeerState::Down;
         self.greeted = false;
-        self.close_batch();
+        self.close_batch(0);
         self.out.clear();
         self.streams.clear();
         self.exchanges.iter_mut().for_each(Exchange::reset);
@@ -220,10 +227,17 @@ impl Peer {
         self.out.push_back(Transmit { urgency, datagram, pieces });
     }
 
-    /// Adds an entry, which `record` is, to those that are sent next.
-    pub fn put(&mut self, now_ms: u64, record: &[u8], wait: Option<Wait>) {
+    /// How long it takes to confirm, in milliseconds; what it has not confirmed yet counts, too.
+    pub fn takes_ms(&self, now_ms: u64) -> u64 {
+        let oldest = self.unconfirmed.first_key_value().map_or(now_ms, |(_, batch)| batch.sent_ms);
+        (self.takes / 8).max(now_ms.saturating_sub(oldest))
+    }
+
+    /// Adds an entry, which `record` is, to those that are sent next; one that does not hurry goes with those
+    /// that do, or a moment later.
+    pub fn put(&mut self, now_ms: u64, record: &[u8], wait: Option<Wait>, hurries: bool) {
         if self.open.len() + record.len() + HEAD > self.batch_max {
-            self.close_batch();
+            self.close_batch(now_ms);
         }
         if self.open.is_empty() {
             self.open_ms = now_ms;
@@ -231,16 +245,24 @@ impl Peer {
         if let Some(wait) = wait {
             self.open_waits.push((self.open_count, wait));
         }
+        self.open_hurries |= hurries;
         self.open.extend_from_slice(record);
         self.open_count += 1;
         self.entries_sent += 1;
     }
 
     /// Sends an entry with a large value, which `head` is without its number.
-    pub fn put_large(&mut self, batch: u64, hint: Hint, pieces: VecDeque<Bytes>, wait: Option<Wait>) {
+    pub fn put_large(
+        &mut self,
+        now_ms: u64,
+        batch: u64,
+        hint: Hint,
+        pieces: VecDeque<Bytes>,
+        wait: Option<Wait>,
+    ) {
         let len = pieces.iter().map(Bytes::len).sum();
         let waits = wait.into_iter().map(|wait| (0, wait)).collect();
-        self.note(batch, Batch { sent: Sent::Large(hint, len), waits });
+        self.note(batch, Batch { sent: Sent::Large(hint, len), sent_ms: now_ms, waits });
         self.entries_sent += 1;
         self.transmit(Urgency::Bulk, false, pieces);
     }
@@ -250,8 +272,9 @@ impl Peer {
     /// many at a time each message carries those that came while the last one was under way.
     pub fn send_batch(&mut self, now_ms: u64) {
         let is_waited_for = !self.open_waits.is_empty();
-        if self.under_way[usize::from(is_waited_for)] == 0 || self.open_ms + HOLD_MS <= now_ms {
-            self.close_batch();
+        let is_free = self.open_hurries && self.under_way[usize::from(is_waited_for)] == 0;
+        if is_free || self.open_ms + HOLD_MS <= now_ms {
+            self.close_batch(now_ms);
         }
     }
 
@@ -260,7 +283,7 @@ impl Peer {
         (!self.open.is_empty()).then_some(self.open_ms + HOLD_MS)
     }
 
-    fn close_batch(&mut self) {
+    fn close_batch(&mut self, now_ms: u64) {
         if self.open.is_empty() {
             return;
         }
@@ -269,9 +292,9 @@ impl Peer {
         let message = Message::Put { batch, records: records.clone() };
         let waits = std::mem::take(&mut self.open_waits);
         let urgency = if waits.is_empty() { Urgency::Bulk } else { Urgency::Request };
-        self.open_count = 0;
+        (self.open_count, self.open_hurries) = (0, false);
         self.send(urgency, &message);
-        self.note(batch, Batch { sent: Sent::Records(records), waits });
+        self.note(batch, Batch { sent: Sent::Records(records), sent_ms: now_ms, waits });
     }
 
     /// A number for what is sent next.
@@ -289,8 +312,11 @@ impl Peer {
     }
 
     /// The peer has confirmed what was sent under this number.
-    pub fn confirm(&mut self, number: u64) -> Option<Batch> {
+    pub fn confirm(&mut self, now_ms: u64, number: u64) -> Option<Batch> {
         let batch = self.unconfirmed.remove(&number)?;
+        if matches!(batch.sent, Sent::Records(_)) {
+            self.takes = self.takes - self.takes / 8 + now_ms.saturating_sub(batch.sent_ms);
+        }
         self.unconfirmed_bytes -= batch.sent.len();
         if let Some(under_way) = self.under_way_of(&batch) {
             *under_way -= 1;

@@ -41,6 +41,17 @@ impl Outgoing {
     }
 }
 
+/// How an entry is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Manner {
+    /// Once, whatever becomes of it.
+    Datagram,
+    /// As soon as it may be.
+    Prompt,
+    /// Perhaps with those that come in the next moment.
+    Held,
+}
+
 /// A blob's chunk as bytes that keep the blob.
 struct Chunk(std::sync::Arc<Blob>, usize);
 
@@ -96,18 +107,41 @@ impl Cluster {
     /// Sends what a key is now to its other replicas.
     pub(super) fn replicate(&mut self, key: &[u8], base: Option<Version>, wait: Option<(Waiter, Acks)>) {
         let routes = std::sync::Arc::clone(&self.routes);
-        let (replicas, me) = (routes.replicas(key), routes.me());
+        let replicas = routes.replicas(key);
+        let prompt = self.prompt(replicas, wait);
         let wait = self.await_replicas(replicas.len(), wait);
         let base = base.map(|version| Base { version, late: false });
         let entry = self.replica.store().read(key, |view| view.map(|view| outgoing(key, &view, base)));
         let datagram = wait.is_none() && routes.rules(key).datagram;
-        for &peer in replicas.iter().filter(|member| **member != me) {
+        for &peer in replicas.iter().filter(|member| **member != routes.me()) {
+            let manner = match prompt {
+                _ if datagram => Manner::Datagram,
+                Some(last) if self.rank(peer) > last => Manner::Held,
+                _ => Manner::Prompt,
+            };
             match &entry {
-                Some(entry) => self.put(peer, key, entry, wait, datagram),
+                Some(entry) => self.put(peer, key, entry, wait, manner),
                 // It was deleted and forgotten since: then everybody knows.
                 None => wait.into_iter().for_each(|wait| self.confirmed(wait)),
             }
         }
+    }
+
+    /// The last in rank of the replicas that a write needs to hear of: the others may have it a moment later,
+    /// so that one message carries many writes to them, and is not much later if those before fail.
+    fn prompt(&self, replicas: &[MemberIndex], wait: Option<(Waiter, Acks)>) -> Option<(u64, MemberIndex)> {
+        let needed = Routes::others_needed(wait?.1, replicas.len());
+        let me = self.routes.me();
+        let others = replicas.iter().filter(|member| **member != me);
+        let mut ranks: Vec<_> = others.map(|member| self.rank(*member)).collect();
+        let last = needed.checked_sub(1).filter(|last| *last + 1 < ranks.len())?;
+        Some(*ranks.select_nth_unstable(last).1)
+    }
+
+    /// Orders peers: those that confirm soon come first, those that are not there last.
+    fn rank(&self, member: MemberIndex) -> (u64, MemberIndex) {
+        let peer = &self.peers[usize::from(member)];
+        (if peer.is_up() { peer.takes_ms(self.now.ms) } else { u64::MAX }, member)
     }
 
     /// Has the other replicas of a key know a write by its name.
@@ -120,13 +154,15 @@ impl Cluster {
     ) {
         let routes = std::sync::Arc::clone(&self.routes);
         let replicas = routes.replicas(key);
+        let prompt = self.prompt(replicas, wait);
         let wait = self.await_replicas(replicas.len(), wait);
         let mut record = Vec::new();
         record::encode_name(&mut record, key, name, version);
         for &peer in replicas.iter().filter(|member| **member != routes.me()) {
+            let hurries = prompt.is_none_or(|last| self.rank(peer) <= last);
             let peer = &mut self.peers[usize::from(peer)];
             if peer.is_up() {
-                peer.put(self.now.ms, &record, wait);
+                peer.put(self.now.ms, &record, wait, hurries);
             } else if let Some(wait) = wait {
                 self.not_confirmed(wait, None);
             }
@@ -144,7 +180,7 @@ impl Cluster {
         key: &[u8],
         entry: &Outgoing,
         wait: Option<Wait>,
-        datagram: bool,
+        manner: Manner,
     ) {
         let limit = self.config.unconfirmed_max;
         let peer = &mut self.peers[usize::from(to)];
@@ -156,16 +192,17 @@ impl Cluster {
             return;
         }
         match entry {
-            Outgoing::Record(record) if datagram && record.len() <= DATAGRAM_RECORD_MAX => {
+            Outgoing::Record(record) if manner == Manner::Datagram && record.len() <= DATAGRAM_RECORD_MAX => {
                 let message = Message::Put { batch: 0, records: Bytes::copy_from_slice(record) };
                 peer.transmit(Urgency::Request, true, VecDeque::from([message.to_bytes()]));
             }
-            Outgoing::Record(record) => peer.put(self.now.ms, record, wait),
+            Outgoing::Record(record) => peer.put(self.now.ms, record, wait, manner != Manner::Held),
             Outgoing::Large(entry, value) => {
                 let batch = peer.number();
                 let head = Message::Large { batch, entry: entry.clone() }.to_bytes();
                 let pieces = std::iter::once(head).chain(value.iter().cloned()).collect();
-                peer.put_large(batch, (key.into(), entry.base.map(|base| base.version)), pieces, wait);
+                let hint = (key.into(), entry.base.map(|base| base.version));
+                peer.put_large(self.now.ms, batch, hint, pieces, wait);
             }
         }
     }
@@ -175,7 +212,7 @@ impl Cluster {
         let (store, base) = (self.replica.store(), base.map(|version| Base { version, late: true }));
         let entry = store.read(key, |view| view.map(|view| outgoing(key, &view, base)));
         if let Some(entry) = entry {
-            self.put(peer, key, &entry, None, false);
+            self.put(peer, key, &entry, None, Manner::Prompt);
         }
     }
 
@@ -273,7 +310,7 @@ impl Cluster {
 
     /// A peer has merged what was sent to it, but for what it says.
     pub(super) fn handle_ack(&mut self, peer: MemberIndex, number: u64, refused: &[(u32, NotTaken)]) {
-        let Some(batch) = self.peers[usize::from(peer)].confirm(number) else { return };
+        let Some(batch) = self.peers[usize::from(peer)].confirm(self.now.ms, number) else { return };
         let sent = if refused.is_empty() { Vec::new() } else { batch.sent.hints() };
         let mut waits = batch.waits.into_iter().peekable();
         for (place, why) in refused {
@@ -307,7 +344,7 @@ impl Cluster {
             Some(outgoing(key, &view, None))
         });
         match entry {
-            Some(entry) => self.put(peer, key, &entry, Some(wait), false),
+            Some(entry) => self.put(peer, key, &entry, Some(wait), Manner::Prompt),
             // A delete that all know of.
             None => self.confirmed(wait),
         }
@@ -335,9 +372,9 @@ mod tests {
         Version { stamp, node: NodeId(9) }
     }
 
-    fn cluster(feed: &Arc<Feed>) -> Result<Cluster, LayoutError> {
-        let member = |name: &str| Member { name: name.into(), weight: 1, zone: String::new() };
-        let members = vec![member("a"), member("b")];
+    fn cluster(names: &[&str], feed: &Arc<Feed>) -> Result<Cluster, LayoutError> {
+        let member = |name: &&str| Member { name: (*name).into(), weight: 1, zone: String::new() };
+        let members = names.iter().map(member).collect();
         let routes = Arc::new(Routes::new(members, "a", Keyspaces::default(), |_| NodeId(1))?);
         let store = Arc::new(Store::new(StoreConfig {
             node: NodeId(1),
@@ -360,7 +397,8 @@ mod tests {
     /// What is kept of a key, and what the feed told, after these came: a stamp, and that of the base.
     fn after(arrivals: &[(u64, Option<u64>)]) -> Result<(Kept, Vec<Kind>), Refusal> {
         let feed = Arc::default();
-        let mut cluster = cluster(&feed).map_err(|error| Refusal::Internal(error.to_string()))?;
+        let mut cluster =
+            cluster(&["a", "b"], &feed).map_err(|error| Refusal::Internal(error.to_string()))?;
         let mut watch = feed.watch(Filter { prefix: Vec::new(), kinds: Kinds::ALL }, None)?;
         for (stamp, base) in arrivals {
             let value = [*stamp as u8];
@@ -386,6 +424,42 @@ mod tests {
         // What was missed in between was known to the writer; what comes by healing has no base.
         assert_eq!(after(&[(1, Some(0)), (3, Some(2))])?.0, []);
         assert_eq!(after(&[(1, Some(0)), (2, None)])?, (vec![], vec![Arrived, Healed]));
+        Ok(())
+    }
+
+    /// Messages to b and c, after a write at some time that waits for a quorum.
+    fn sent_by_write(cluster: &mut Cluster, now_ms: u64) -> [usize; 2] {
+        let waiter = Waiter { reactor: 0, client: now_ms };
+        cluster.now.ms = now_ms;
+        cluster.replicate(b"k", None, Some((waiter, Acks::Quorum)));
+        sent(cluster, now_ms)
+    }
+
+    fn sent(cluster: &mut Cluster, now_ms: u64) -> [usize; 2] {
+        cluster.peers.iter_mut().for_each(|peer| peer.send_batch(now_ms));
+        [1, 2].map(|peer| std::iter::from_fn(|| cluster.poll_transmit(peer)).count())
+    }
+
+    #[test]
+    fn a_write_hurries_to_those_that_it_needs() -> Result<(), LayoutError> {
+        let mut cluster = cluster(&["a", "b", "c"], &Arc::default())?;
+        let view = View::value(version(1), Value::Inline(b"v"));
+        assert!(cluster.replica.store().cell(b"k").merge(&view).is_ok());
+        cluster.peers.iter_mut().for_each(super::super::Peer::welcomed);
+        // The other one has it a moment later.
+        assert_eq!(sent_by_write(&mut cluster, 10), [1, 0]);
+        assert_eq!(sent(&mut cluster, 11), [0, 1]);
+        cluster.handle_ack(2, 2, &[]);
+        // Who does not confirm is no longer hurried to.
+        assert_eq!(sent_by_write(&mut cluster, 15), [0, 1]);
+        assert_eq!(sent(&mut cluster, 16), [1, 0]);
+        // Who is not there is not counted on.
+        cluster.handle_ack(2, 3, &[]);
+        cluster.peers[2].disconnect();
+        assert_eq!(sent_by_write(&mut cluster, 20), [0, 0]);
+        cluster.handle_ack(1, 2, &[]);
+        cluster.handle_ack(1, 3, &[]);
+        assert_eq!(sent(&mut cluster, 20), [1, 0]);
         Ok(())
     }
 }

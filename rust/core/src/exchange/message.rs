@@ -22,6 +22,8 @@ pub struct ExchangeError;
 pub enum Region {
     /// Branches, a bit each.
     Branches(u128),
+    /// Not the entries, but the digests of the slots of these branches.
+    Digests(u128),
     /// Slots.
     Slots(Vec<u16>),
 }
@@ -30,7 +32,7 @@ impl Region {
     /// The part of `all` that is in the region.
     pub fn scope(&self, all: &Scope) -> Scope {
         let slots: SlotSet = match self {
-            Region::Branches(bits) => {
+            Region::Branches(bits) | Region::Digests(bits) => {
                 all.slots.iter().filter(|slot| bits >> (usize::from(*slot) / FANOUT) & 1 == 1).collect()
             }
             Region::Slots(slots) => slots.iter().copied().filter(|slot| all.slots.contains(*slot)).collect(),
@@ -100,7 +102,7 @@ pub enum Message {
         /// Some of them.
         cells: Vec<Cell>,
     },
-    /// Asks for a sketch.
+    /// Asks for a sketch; where that was of digests, for the digests themselves.
     More {
         /// The round.
         round: u32,
@@ -237,6 +239,9 @@ fn span(out: &mut Vec<u8>, from: u64, end: u64) {
     out.extend_from_slice(&(end as u32).to_le_bytes());
 }
 
+/// What stands where regions of slots have their number.
+const OF_BRANCHES: u16 = u16::MAX;
+const OF_DIGESTS: u16 = u16::MAX - 1;
 /// Where none is said.
 const NO_PART: Part = Part { region: Region::Slots(Vec::new()), until_ms: 0 };
 
@@ -244,7 +249,11 @@ fn put_part(out: &mut Vec<u8>, part: &Part) {
     out.extend_from_slice(&part.until_ms.to_le_bytes());
     match &part.region {
         Region::Branches(bits) => {
-            out.extend_from_slice(&u16::MAX.to_le_bytes());
+            out.extend_from_slice(&OF_BRANCHES.to_le_bytes());
+            out.extend_from_slice(&bits.to_le_bytes());
+        }
+        Region::Digests(bits) => {
+            out.extend_from_slice(&OF_DIGESTS.to_le_bytes());
             out.extend_from_slice(&bits.to_le_bytes());
         }
         Region::Slots(slots) => {
@@ -281,7 +290,8 @@ impl Parts<'_> {
     fn part(&mut self) -> Result<Part, ExchangeError> {
         let until_ms = self.number()?;
         let region = match u16::from_le_bytes(self.array()?) {
-            u16::MAX => Region::Branches(u128::from_le_bytes(self.array()?)),
+            OF_BRANCHES => Region::Branches(u128::from_le_bytes(self.array()?)),
+            OF_DIGESTS => Region::Digests(u128::from_le_bytes(self.array()?)),
             count => Region::Slots((0..count).map(|_| self.slot()).collect::<Result<_, _>>()?),
         };
         Ok(Part { region, until_ms })

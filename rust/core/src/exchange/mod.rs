@@ -12,12 +12,14 @@
 //! what B wants, as writes       -->   B's own, as writes
 //! ```
 //!
-//! If nearly all branches differ, the digests of their slots come in between, and the sketch is of slots. A
-//! slot that one side has no entry of is not sketched: the other sends all it has of it.
+//! Where many branches differ, that would be to look at most of what there is. So a sketch of the digests of
+//! their slots comes in between, or if nearly all differ, the digests themselves; what is looked at then is
+//! in slots that differ. A slot that one side has no entry of is not sketched: the other sends all of it.
 //!
 //! Entries younger than the time a write takes are left alone: they are probably on their way. Whatever goes
 //! wrong, the next round finds what is left.
 
+mod digests;
 mod message;
 mod puts;
 
@@ -27,9 +29,9 @@ use crate::cluster::Now;
 use crate::entry::View;
 use crate::merkle::{Digest, FANOUT};
 use crate::sketch::{Cell, Sketch};
-use crate::slot::SLOTS;
-use crate::slots::{Scope, SlotSet};
+use crate::slots::Scope;
 use crate::store::Store;
+use digests::sketch_digests;
 pub use message::{ExchangeError, Message};
 use message::{Part, Region};
 use puts::Puts;
@@ -46,8 +48,8 @@ const CELLS_A_MESSAGE: usize = 896;
 const ITEMS_A_MESSAGE: usize = 2000;
 /// Slots in one message.
 const SLOTS_A_MESSAGE: usize = 4000;
-/// Branches that differ, from which on slots are compared: by then about 180 entries differ.
-const BRANCHES_MAX: usize = 96;
+/// Branches that differ, from which on their slots are compared: by then about 27 entries differ.
+const BRANCHES_MAX: usize = 24;
 /// A round that waits this long for the other side is given up.
 const PATIENCE_MS: u64 = 30_000;
 
@@ -221,11 +223,11 @@ impl Exchange {
             Message::Sketch { round, part, from, end, cells } => {
                 self.handle_sketch(now_ms, round, part, (from, end), &cells)?;
             }
-            Message::More { round, part, end } => {
-                if self.touch(now_ms, round) {
-                    self.sketch(round, part, end, None);
-                }
-            }
+            Message::More { round, part, end } => match part.region {
+                _ if !self.touch(now_ms, round) => {}
+                Region::Digests(branches) => self.send_digests(store, round, branches),
+                Region::Branches(_) | Region::Slots(_) => self.sketch(round, part, end, None),
+            },
             Message::Want { round, items } => {
                 let Some(current) = self.round(round) else { return Ok(()) };
                 current.active_ms = now_ms;
@@ -262,14 +264,24 @@ impl Exchange {
         let Some(work) = self.work.pop_front() else { return false };
         match work {
             Work::Sketch { round, scope, part, cursor, mut sketch, theirs } => {
-                let next = store.scan_scope(&scope, cursor, STEP, |key, view| {
-                    if part.takes(view) {
-                        sketch.add(item(store, key, view));
+                let next = match &part.region {
+                    Region::Digests(bits) => {
+                        sketch_digests(store, &scope, (round, *bits), cursor, &mut sketch)
                     }
-                });
+                    Region::Branches(_) | Region::Slots(_) => {
+                        store.scan_scope(&scope, cursor, STEP, |key, view| {
+                            if part.takes(view) {
+                                sketch.add(item(store, key, view));
+                            }
+                        })
+                    }
+                };
                 match (next, theirs) {
                     (Some(cursor), theirs) => {
                         self.work.push_front(Work::Sketch { round, scope, part, cursor, sketch, theirs });
+                    }
+                    (None, Some(theirs)) if matches!(part.region, Region::Digests(_)) => {
+                        self.compare_digests(now_unix_ms, round, &scope, part, sketch.difference(&theirs));
                     }
                     (None, Some(theirs)) => self.compare(round, scope, part, &sketch, &theirs),
                     (None, None) => self.send_sketch(round, part, &sketch),
@@ -322,98 +334,20 @@ impl Exchange {
             return self.send(&Message::Ship { round, slots: Vec::new() });
         }
         let differ: Vec<usize> = (0..FANOUT).filter(|&index| short(ours[index]) != theirs[index]).collect();
-        if differ.len() < BRANCHES_MAX {
-            // Written meanwhile, or the digests differ where this side looks no more: the next round tells.
-            let expected = balls(differ.len(), FANOUT);
-            let region = Region::Branches(differ.iter().fold(0, |all, index| all | 1 << index));
-            return self.sketch(round, self.part(now, region), cells_for(expected), None);
-        }
-        let mut digests = Vec::new();
-        for branch in differ {
-            let of = store.slot_digests(&self.scope, branch).into_iter().enumerate();
-            digests.extend(of.map(|(slot, (digest, count))| {
-                ((branch * FANOUT + slot) as u16, short(digest), count.min(u32::MAX as usize) as u32)
-            }));
-        }
-        let chunks: Vec<_> = digests.chunks(message::DIGESTS_MAX).collect();
-        for (index, chunk) in chunks.iter().enumerate() {
-            let last = index + 1 == chunks.len();
-            self.send(&Message::Slots { round, digests: chunk.to_vec(), last });
-        }
-    }
-
-    /// The peer's digests of slots: ships those that one side has nothing of, and sketches others that
-    /// differ.
-    fn handle_slots(
-        &mut self,
-        now: Now,
-        store: &Store,
-        round: u32,
-        digests: Vec<(u16, u64, u32)>,
-        last: bool,
-    ) -> Result<(), ExchangeError> {
-        let Some(theirs) = self.theirs.as_mut().filter(|theirs| theirs.number == round) else {
-            return Ok(());
+        // Written meanwhile, or the digests differ where this side looks no more: the next round tells.
+        let bits = differ.iter().fold(0, |all, index| all | 1 << index);
+        let expected = balls(differ.len(), FANOUT);
+        let (region, cells) = match differ.len() < BRANCHES_MAX {
+            true => (Region::Branches(bits), cells_for(expected)),
+            // Each has one digest here and another one there; and it is a guess.
+            false => (Region::Digests(bits), cells_for(3 * expected)),
         };
-        theirs.active_ms = now.ms;
-        theirs.slots.extend(digests);
-        if theirs.slots.len() > SLOTS {
-            return Err(ExchangeError);
-        }
-        if !last {
-            return Ok(());
-        }
-        let all = std::mem::take(&mut theirs.slots);
-        let (mut ship, mut want, mut both) = (Vec::new(), Vec::new(), Vec::new());
-        let mut branch = (usize::MAX, Vec::new());
-        for (slot, digest, count) in &all {
-            let index = usize::from(*slot) % SLOTS / FANOUT;
-            if branch.0 != index {
-                branch = (index, store.slot_digests(&self.scope, index));
-            }
-            let (ours, held) = branch.1[usize::from(*slot) % FANOUT];
-            match (short(ours) == *digest, held, *count) {
-                (true, ..) => {}
-                (_, _, 0) => ship.push(*slot),
-                (_, 0, _) => want.push(*slot),
-                (_, held, count) => both.push((*slot, held.max(count as usize))),
-            }
-        }
-        for slots in want.chunks(SLOTS_A_MESSAGE) {
-            self.send(&Message::Ship { round, slots: slots.to_vec() });
-        }
-        if !ship.is_empty() {
-            let scope = Region::Slots(ship).scope(&self.scope);
-            self.work.push_back(Work::Put(Puts::new(scope, None, false)));
-        }
-        self.ask_for_slots(now, round, &all, &both);
-        Ok(())
-    }
-
-    /// Has the peer sketch the slots of `both` that differ, or as many of them as are dealt with at once.
-    fn ask_for_slots(&mut self, now: Now, round: u32, all: &[(u16, u64, u32)], both: &[(u16, usize)]) {
-        if both.is_empty() {
-            let scope = Scope { group: self.scope.group, slots: SlotSet::new() };
-            return self.work.push_back(Work::Put(Puts::new(scope, None, true)));
-        }
-        let full = both.len() * 10 > all.len() * 9;
-        let mut expected = if full { 0 } else { balls(both.len(), all.len()) };
-        let mut slots = Vec::new();
-        for (slot, entries) in both.iter().take(SLOTS_A_MESSAGE) {
-            // Where all slots differ, nearly all entries may.
-            expected += if full { *entries } else { 0 };
-            if !slots.is_empty() && cells_for(expected) >= CELLS_MAX {
-                break;
-            }
-            slots.push(*slot);
-        }
-        let first = if full { cells_for(expected / 8) } else { cells_for(expected) };
-        self.ask(round, self.part(now, Region::Slots(slots)), first);
+        self.sketch(round, self.part(now.unix_ms, region), cells, None);
     }
 
     /// What is sketched of a region: all that has had the time to arrive.
-    fn part(&self, now: Now, region: Region) -> Part {
-        Part { region, until_ms: now.unix_ms.saturating_sub(self.config.settle_ms) }
+    fn part(&self, now_unix_ms: u64, region: Region) -> Part {
+        Part { region, until_ms: now_unix_ms.saturating_sub(self.config.settle_ms) }
     }
 
     /// Has the peer sketch a part.
@@ -517,7 +451,7 @@ impl Exchange {
     fn send_sketch(&mut self, round: u32, part: Part, sketch: &Sketch) {
         let (mut from, end) = (0, sketch.len());
         // Who asked for slots knows which.
-        let mut part = Some(part).filter(|part| matches!(part.region, Region::Branches(_)));
+        let mut part = Some(part).filter(|part| !matches!(part.region, Region::Slots(_)));
         for cells in sketch.cells().chunks(CELLS_A_MESSAGE) {
             let part = part.take();
             self.send(&Message::Sketch { round, part, from, end, cells: cells.to_vec() });

@@ -6,6 +6,7 @@ use super::*;
 use crate::blob::Value;
 use crate::entry::View;
 use crate::keyspace::Keyspaces;
+use crate::slot::SLOTS;
 use crate::store::StoreConfig;
 use crate::version::{NodeId, Version};
 use proptest::prelude::*;
@@ -40,6 +41,8 @@ struct Pair {
     puts: [Vec<Vec<u8>>; 2],
     trips: usize,
     bytes: usize,
+    /// Pieces of work.
+    steps: usize,
     now_ms: u64,
     unix_ms: u64,
 }
@@ -54,6 +57,7 @@ impl Pair {
             puts,
             trips: 0,
             bytes: 0,
+            steps: 0,
             now_ms: 1,
             unix_ms: 1 << 40,
         }
@@ -85,6 +89,7 @@ impl Pair {
 
     /// Works; what one puts, the other merges.
     fn step(&mut self, side: usize) -> bool {
+        self.steps += 1;
         let mut puts: Vec<(Vec<u8>, Version, bool)> = Vec::new();
         let more = self.exchanges[side].work(self.unix_ms, &self.stores[side], &mut |key, view| {
             puts.push((key.to_vec(), view.version, view.value.is_none()));
@@ -186,6 +191,36 @@ fn twenty_of_many_take_4_kib_and_three_round_trips() {
 }
 
 #[test]
+fn what_is_sent_and_looked_at_follows_the_differences() {
+    let (a, b) = (store(1), store(2));
+    for key in 0..200_000 {
+        [&a, &b].into_iter().for_each(|store| write(store, &format!("key{key}"), 1, false));
+    }
+    let mut pair = Pair::new(a, b);
+    // To look at all entries once would be 782 steps, and sketching all digests on both sides is 128.
+    for (stamp, differences, bytes, steps) in
+        [(2, 100, 20_000, 300), (3, 500, 80_000, 400), (4, 1_000, 120_000, 600), (5, 8_000, 1_500_000, 5_000)]
+    {
+        for key in 0..differences {
+            write(&pair.stores[usize::from(key % 3 == 0)], &format!("key{}", key * 23), stamp, key % 2 == 0);
+        }
+        let differ = pair.differences();
+        let before = (pair.exchanges[0].stats().bytes, pair.steps);
+        pair.puts = [Vec::new(), Vec::new()];
+        pair.heal();
+        let put: BTreeSet<Vec<u8>> = pair.puts.iter().flatten().cloned().collect();
+        assert_eq!(put, differ);
+        let after = (pair.exchanges[0].stats().bytes - before.0, pair.steps - before.1);
+        assert!(
+            after.0 <= bytes && after.1 <= steps,
+            "{differences} took {} bytes, {} steps",
+            after.0,
+            after.1
+        );
+    }
+}
+
+#[test]
 fn a_blank_side_and_sides_with_little_in_common_heal() {
     for (a, b) in [(0..20_000, 0..0), (0..0, 0..20_000), (0..15_000, 10_000..30_000)] {
         let (left, right) = (store(1), store(2));
@@ -254,6 +289,7 @@ fn messages_go_there_and_back_and_are_refused_when_cut() {
         Message::Slots { round: 4, digests: vec![(1, 2, 3), (16383, u64::MAX, 4)], last: true },
         Message::Sketch { round: 5, part: Some(part(Region::Branches(6))), from: 0, end: 3, cells },
         Message::More { round: 6, part: part(Region::Slots(vec![1, 2])), end: 128 },
+        Message::More { round: 6, part: part(Region::Digests(1 << 127)), end: 0 },
         Message::Want { round: 7, items: vec![1, 2, u64::MAX] },
         Message::Ship { round: 8, slots: vec![5, 6] },
         Message::Done { round: 9 },

@@ -32,7 +32,7 @@ impl Cell {
 
     /// The item, if there is a single one, and which of the sets has it.
     fn single(&self) -> Option<(u64, i16)> {
-        (self.count.abs() == 1 && self.check == check(self.sum)).then_some((self.sum, self.count))
+        (self.count.unsigned_abs() == 1 && self.check == check(self.sum)).then_some((self.sum, self.count))
     }
 
     /// Appends the cell as it travels.

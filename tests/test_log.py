@@ -101,7 +101,7 @@ def test_what_the_engine_says_is_logged() -> None:
     """With its level and fields; a level nobody knows is worth attention."""
     stream = configured(format="json")
     for level in ("info", "shout"):
-        log.relay(Shouted(level, "too many clients", {"limit": "5"}))  # type: ignore[arg-type] # a fake
+        log.Relay().say(Shouted(level, "too many clients", {"limit": "5"}))  # type: ignore[arg-type] # a fake
 
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert (first["level"], first["event"], first["limit"]) == ("info", "too many clients", "5")
@@ -109,10 +109,48 @@ def test_what_the_engine_says_is_logged() -> None:
     assert second["level"] == "warning"
 
 
+def test_a_refusal_that_is_repeated_is_one_line_a_minute() -> None:
+    """For each peer and cause; the next one says how many there were. Anything else is said each time."""
+    stream, now = configured(format="json"), [0.0]
+    relay = log.Relay(lambda: now[0])
+
+    def say(event: str, **fields: str) -> None:
+        relay.say(Shouted("error", event, fields))  # type: ignore[arg-type] # a fake
+
+    for second in (0, 1, 59, 60, 61, 120, 121):
+        now[0] = second
+        say("peer_refused", peer="a", why="its file differs")
+        say("peer_up", peer="a")
+    say("peer_refused", peer="a", why="it speaks another version")
+    say("peer_refused", peer="b", why="its file differs")
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    refused = [line for line in told if line["event"] == "peer_refused"]
+
+    assert len(told) - len(refused) == 7
+    assert [(line["peer"], line["why"], line.get("repeated")) for line in refused] == [
+        ("a", "its file differs", None),
+        ("a", "its file differs", 2),
+        ("a", "its file differs", 1),
+        ("a", "it speaks another version", None),
+        ("b", "its file differs", None),
+    ]
+
+
+def test_refusals_that_are_remembered_are_bounded() -> None:
+    """A peer that has the keys may think of ever new ones."""
+    relay = log.Relay(lambda: 0.0)
+    for number in range(2 * log.REPEATS_MAX):
+        shouted = Shouted("error", "peer_refused", {"why": str(number)})
+        relay.say(shouted)  # type: ignore[arg-type] # a fake
+
+    assert len(relay._said) == log.REPEATS_MAX
+
+
 def test_a_field_called_as_one_of_pythons_own_does_no_harm() -> None:
     """Plain logging raises KeyError for an extra field `name` or `args`."""
     stream = configured(format="json")
-    log.relay(Shouted("info", "accepted", {"name": "a", "args": "b"}))  # type: ignore[arg-type] # a fake
+    shouted = Shouted("info", "accepted", {"name": "a", "args": "b"})
+    log.Relay().say(shouted)  # type: ignore[arg-type] # a fake
 
     assert json.loads(stream.getvalue())["name"] == "a"
 

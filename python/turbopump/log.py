@@ -5,8 +5,10 @@ a process that is nothing but a node (`serve`) calls it. Inside somebody else's 
 """
 
 import logging
+import math
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO, cast
 
 import structlog
@@ -15,6 +17,9 @@ from structlog.stdlib import BoundLogger, ProcessorFormatter
 from turbopump._native import Logged
 from turbopump.config import Log
 
+REPEAT_SECONDS = 60.0
+REPEATS_MAX = 1024  # lines that are remembered: as many as there may be members
+_REPEATING = {"peer_refused"}
 _LEVELS: Mapping[str, int] = logging.getLevelNamesMapping()
 
 
@@ -33,10 +38,41 @@ def logger(name: str) -> BoundLogger:
     return cast("BoundLogger", wrapped)
 
 
-def relay(logged: Logged) -> None:
-    """Logs what a thread of the engine had to say."""
-    level = _LEVELS.get(logged.level.upper(), logging.WARNING)
-    logger("turbopump.engine").log(level, logged.event, **logged.fields)
+class Relay:
+    """Logs what the threads of an engine have to say: a refusal that is repeated, once a minute.
+
+    A peer that is refused tries again for as long as it runs: its lines would hide all others.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """A relay that has said nothing.
+
+        Args:
+            clock: Tells the time in seconds.
+        """
+        self._clock = clock
+        self._said: dict[tuple[str, ...], tuple[float, int]] = {}  # when, and how often since
+
+    def say(self, logged: Logged) -> None:
+        """Logs it, or counts it: the next line of the kind says how many there were."""
+        repeated = self._repeated(logged) if logged.event in _REPEATING else 0
+        if repeated is not None:
+            level = _LEVELS.get(logged.level.upper(), logging.WARNING)
+            fields: dict[str, Any] = logged.fields | ({"repeated": repeated} if repeated else {})
+            logger("turbopump.engine").log(level, logged.event, **fields)
+
+    def _repeated(self, logged: Logged) -> int | None:
+        """How often it was swallowed since it was said; None if it is now."""
+        what = (logged.event, *(part for pair in sorted(logged.fields.items()) for part in pair))
+        now = self._clock()
+        said, count = self._said.pop(what, (-math.inf, 0))
+        if now - said < REPEAT_SECONDS:
+            self._said[what] = (said, count + 1)
+            return None
+        while len(self._said) >= REPEATS_MAX:
+            del self._said[next(iter(self._said))]
+        self._said[what] = (now, 0)
+        return count
 
 
 def configure(log: Log, stream: TextIO | None = None) -> None:

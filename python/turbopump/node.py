@@ -101,6 +101,7 @@ class Node:
         self._get: Callable[[bytes], bytes | None] = self._engine.get
         self._alone = self.config.cluster is None
         self._calls: dict[int, asyncio.Future[bytes]] = {}
+        self._relay = log.Relay()
 
     async def __aenter__(self) -> Self:
         """Starts the node.
@@ -411,7 +412,7 @@ class Node:
                 case Asked():
                     self._group.create_task(self._server.answer(event))
                 case Logged():
-                    log.relay(event)
+                    self._relay.say(event)
                 case Appeared(wait):
                     self._end_waits(wait)
                 case Replied(number, reply):

@@ -148,4 +148,4 @@ def test_a_node_of_a_foreign_cluster_is_not_let_in(
     assert {peer["name"]: peer["state"] for peer in status(foreign)["peers"]}["a"] == "connecting"
     assert status(foreign)["keys"] == 0
     [line] = besieged.told()
-    assert ("no member, or has another secret" if knows else "this node's public key") in line
+    assert ("their sender is no member" if knows else "this node's public key") in line

@@ -129,6 +129,7 @@ class Peer:
         self.socket.settimeout(DEADLINE_SECONDS)
         self.address: Any = None
         self.cookies = 0
+        self.code: int | None = None
         self.reason: bytes | None = None
 
     def __enter__(self) -> Self:
@@ -165,9 +166,9 @@ class Peer:
         opening = self.suite.key(noise.noise_protocol.cipher_state_decrypt.k)
         self.session = Session(self.suite, ours, theirs, sealing, opening)
 
-    def init(self, remote: bytes, cookie: bytes | None) -> tuple[Any, bytes]:
+    def init(self, remote: bytes, cookie: bytes | None, version: int = 1) -> tuple[Any, bytes]:
         """A handshake's first datagram, and its state."""
-        header = struct.pack("<BBBBI", INIT, 1, 0, 0, 77)
+        header = struct.pack("<BBBBI", INIT, version, 0, 0, 77)
         noise = self.noise(header, remote)
         datagram = header + bytes(noise.write_message(self.settings(5)))
         datagram += mac1(remote, datagram)
@@ -249,12 +250,12 @@ class Peer:
         sealed = session.suite.seal(frames, header, session.suite.nonce(number), session.sealing)
         self.socket.sendto(header + sealed, self.address)
 
-    def send_message(self, data: bytes) -> None:
-        """Sends a message of class 3, the first of this side, in pieces."""
+    def send_message(self, data: bytes, number: int = 0) -> None:
+        """Sends a message of class 3, the first of this side or a later one, in pieces."""
         pieces = range(0, max(len(data), 1), PIECE_BYTES)
         for offset in reversed(pieces):  # the last first: order is the receiver's to make
             last = offset == pieces[-1]
-            head = bytes([0x5C | last]) + variable(0) + variable(offset)
+            head = bytes([0x5C | last]) + variable(number) + variable(offset)
             self.send(head + data[offset : offset + PIECE_BYTES])
 
     def receive(self) -> list[Message]:
@@ -297,7 +298,7 @@ class Peer:
                 _, _, more, *_ = (reader.variable() for _ in range(4))
                 _ = [reader.variable() for _ in range(2 * more + 5)]
             elif kind == 0x0B:
-                assert reader.variable() == 0
+                self.code = reader.variable()
                 self.reason = reader.take(reader.variable())
             else:
                 assert 0x40 <= kind < 0x60, hex(kind)

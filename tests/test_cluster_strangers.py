@@ -3,30 +3,45 @@
 import json
 import random
 import socket
+import struct
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from conftest import Serve
-from foreign import COOKIE, DATA, INIT, INIT_BYTES, RESP, RESP_BYTES
-from test_cluster import DEADLINE_SECONDS, NAMES, Trio, directory, free_ports, status
+from conftest import Serve, Served
+from foreign import COOKIE, DATA, INIT, INIT_BYTES, RESP, RESP_BYTES, SUITES, Peer
+from test_cluster import DEADLINE_SECONDS, NAMES, Trio, directory, eventually, free_ports, status
+from turbopump.config import PublicKey
+from turbopump.errors import UnavailableError
+from turbopump.keys import ClusterSecret, NodeKey
 
 JUNK = 2000
 FENCE_EVERY = 50  # datagrams: what a socket holds without losing any
 TAG_AT = 156  # in an INIT: behind its tags are zeros
 KNOCKS = 4
+HELLO = 1
+OLD = 0  # a version that there never was
+REFUSED = (1, b"refused")
+PATIENCE_SECONDS = 1.0  # with a knock, which a does not hear while it knocks at c's door
 # No node must take another for dead, however busy the machine is.
 STEADY = {"sync_seconds": 0.2, "peer_timeout": 15, "ack_timeout": DEADLINE_SECONDS}
 PEERS = ("peer_up", "peer_down")
 
 
+def says(node: Served, why: str) -> bool:
+    """Whether a node has logged this."""
+    return why in node.text()
+
+
 class Besieged:
-    """A cluster that confirms writes by all, and what its member a has to say of strangers."""
+    """A cluster whose reads find what was written, also without c, and what a has to say of strangers."""
 
     def __init__(self, folder: Path, serve: Serve) -> None:
-        self.trio = Trio(folder, serve, keyspaces=[{"prefix": "", "write_acks": "all"}], cluster=STEADY)
+        rules = {"prefix": "", "write_acks": "quorum", "read_acks": "quorum"}
+        self.trio = Trio(folder, serve, keyspaces=[rules], cluster=STEADY)
         self.address = self.trio.members[0]["address"]
         self._host, port = self.address.split(":")
         self._port = int(port)
@@ -46,25 +61,64 @@ class Besieged:
                     self.heard()
         self.heard()
 
-    def works(self) -> None:
+    def peer(self) -> Peer:
+        """One that has c's keys, and shares nothing else with it."""
+        keys = self.trio.file.parent
+        private = NodeKey.load(keys / "keys" / "c.key").transport
+        secret = ClusterSecret.load(keys / "cluster.secret").secret
+        return Peer(private, secret, SUITES["ChaCha20-Poly1305"])
+
+    @property
+    def public_key(self) -> bytes:
+        """That of a."""
+        return PublicKey.parse(self.trio.members[0]["public_key"]).transport
+
+    def works(self, names: Sequence[str] = NAMES) -> None:
         """What is written on one node is read on all."""
-        for name in NAMES:
+        for name in names:
             with self.trio.client(name) as client:
                 client.put(f"by {name}", name)
-        for name in NAMES:
+        for name in names:
             with self.trio.client(name) as client:
-                assert [client.get(f"by {other}") for other in NAMES] == [other.encode() for other in NAMES]
+                assert [client.get(f"by {other}") for other in names] == [other.encode() for other in names]
 
-    def told(self) -> list[str]:
-        """Ends a; what it logged since it began, less what it said of that, of the end, and of its peers."""
-        node = self.trio.nodes["a"]
+    def works_without_c(self) -> None:
+        """That one is there and has no part in it; nothing of it comes to the others."""
+        with self.trio.client("c") as c, pytest.raises(UnavailableError, match="written on 1 of 3"):
+            c.put("intruded", "by a stranger")
+        self.works(["a", "b"])
+        with self.trio.client("a") as a:
+            assert a.get("intruded") is None
+        states = {peer["state"] for peer in status(self.trio.nodes["c"])["peers"]}
+        assert states <= {"self", "connecting", "down"}
+
+    def comes_back(self) -> None:
+        """Starts c, which is let in as if nothing had been."""
+        self.trio.start("c")
+        self.trio.whole()
+        self.works()
+
+    def hears_of(self, why: str, *names: str) -> None:
+        """Waits until each of these has said so."""
+        for name in names:
+            eventually(partial(says, self.trio.nodes[name], why))
+
+    def told(self, name: str = "a", *, steady: bool = True) -> list[str]:
+        """Ends a node; what it logged since it began, less what it said of that, of the end, and of peers.
+
+        Args:
+            name: Of the node.
+            steady: Its peers came and did not go.
+        """
+        node = self.trio.nodes[name]
         assert node.stop() == 0
         lines = node.text().splitlines()
         events = [line.split("] ", 1)[1] for line in lines if "] draining " not in line]
         first = next(number for number, event in enumerate(events) if event.startswith("ready "))
         after = [event for event in events[first + 1 :] if not event.startswith("stopped ")]
-        assert sum(event.startswith("peer_down ") for event in after) == 0
-        assert sum(event.startswith("peer_up ") for event in after) == len(NAMES) - 1
+        if steady:
+            peers = [event.split()[0] for event in after if event.startswith(PEERS)]
+            assert peers == ["peer_up"] * (len(NAMES) - 1)
         return [event for event in after if not event.startswith(PEERS)]
 
 
@@ -110,12 +164,13 @@ def test_junk_is_dropped(besieged: Besieged) -> None:
     assert "no packets of this protocol" in line
 
 
-def test_a_handshake_that_is_cut_is_dropped(besieged: Besieged, serve: Serve) -> None:
-    """After any number of bytes, or with zeros for those that are missing."""
+def test_a_handshake_that_is_cut_or_damaged_is_dropped(besieged: Besieged, serve: Serve) -> None:
+    """After any number of bytes, or with zeros for those that are missing; or if a bit is wrong."""
     said = handshake(besieged.trio, serve)
     cuts = [said[:length] for length in (*range(200), *range(200, INIT_BYTES, 50), INIT_BYTES - 1)]
     cuts += [cut.ljust(INIT_BYTES, b"\0") for cut in cuts if 0 < len(cut) <= TAG_AT]
-    besieged.send(cuts)
+    flips = [said[:at] + bytes([said[at] ^ 1]) + said[at + 1 :] for at in range(1, TAG_AT)]
+    besieged.send(cuts + flips)
     besieged.works()
     before = {peer["name"]: peer["state"] for peer in status(besieged.trio.nodes["a"])["peers"]}
     assert before == {"a": "self", "b": "alive", "c": "alive"}
@@ -148,4 +203,90 @@ def test_a_node_of_a_foreign_cluster_is_not_let_in(
     assert {peer["name"]: peer["state"] for peer in status(foreign)["peers"]}["a"] == "connecting"
     assert status(foreign)["keys"] == 0
     [line] = besieged.told()
-    assert ("no member, or has another secret" if knows else "this node's public key") in line
+    why = "is no member: its public key is not in" if knows else "does not have this node's public key: give"
+    assert why in line
+
+
+def test_a_handshake_of_another_version_is_not_answered(besieged: Besieged) -> None:
+    """Whoever wrote it knows a's public key, so it is told from nonsense."""
+    with besieged.peer() as peer:
+        besieged.send([peer.init(besieged.public_key, None, OLD)[1] for _ in range(KNOCKS)])
+    besieged.works()
+    [line] = besieged.told()
+    assert line.startswith("strangers ")
+    assert "speaks another version: update the older of the two" in line
+
+
+def refusal(besieged: Besieged) -> tuple[int | None, bytes | None]:
+    """What a says to a c whose messages are of an old version, when it sends it away."""
+    host, port = besieged.address.split(":")
+    for _ in range(int(DEADLINE_SECONDS / PATIENCE_SECONDS)):
+        with besieged.peer() as peer:
+            peer.socket.settimeout(PATIENCE_SECONDS)
+            try:
+                peer.connect((host, int(port)), besieged.public_key)
+            except TimeoutError:
+                continue
+            peer.socket.settimeout(DEADLINE_SECONDS)
+            peer.send_message(struct.pack("<BH16sQQ", HELLO, OLD, bytes(16), 1, 1))
+            peer.send_message(b"nonsense", number=1)
+            while peer.reason is None:
+                peer.receive()
+            return peer.code, peer.reason
+    pytest.fail("a did not answer")
+
+
+def test_messages_of_another_version_are_refused(besieged: Besieged) -> None:
+    """In one line, however often their sender comes again, and whatever else it sends."""
+    besieged.trio.kill("c")
+    for _ in range(KNOCKS):
+        assert refusal(besieged) == REFUSED
+    besieged.works(["a", "b"])
+    besieged.comes_back()
+    [line] = besieged.told(steady=False)
+    assert line.startswith("peer_refused ")
+    assert "peer=c" in line
+    assert "speaks another version: update the older of the two" in line
+
+
+@pytest.mark.parametrize("epoch", [0, 1], ids=["of the same number", "of another number"])
+def test_a_member_with_another_secret_is_not_let_in(besieged: Besieged, epoch: int) -> None:
+    """Each side says so, and what to do."""
+    file = besieged.trio.file.parent / "cluster.secret"
+    kept = file.rename(file.with_suffix(".kept"))
+    ClusterSecret(ClusterSecret.generate().secret, epoch).save(file)
+    assert besieged.trio.nodes["c"].stop() == 0
+    besieged.trio.start("c")
+    why = "another secret, or does not hear this node: give both the same cluster.secret"
+    besieged.hears_of(why, *NAMES)
+    besieged.works_without_c()
+    [line] = besieged.told("c", steady=False)
+    assert why in line
+    kept.replace(file)
+    besieged.comes_back()
+    [line] = besieged.told(steady=False)
+    assert line.startswith("strangers ")
+    assert why in line
+
+
+def test_a_member_with_another_file_is_not_let_in(besieged: Besieged) -> None:
+    """Each side says so of each other one, and what to do."""
+    text = besieged.trio.file.read_text(encoding="utf-8")
+    document = json.loads(text)
+    document["keyspaces"].append({"prefix": "other/", "writes": "immutable"})
+    besieged.trio.file.write_text(json.dumps(document), encoding="utf-8")
+    besieged.trio.kill("c")
+    besieged.trio.start("c")
+    why = "its cluster.json differs from this node's: give both the same file and restart them"
+    besieged.hears_of(why, "a", "b")
+    for peer in ("a", "b"):
+        besieged.hears_of(f'peer={peer} why="{why}"', "c")
+    besieged.works_without_c()
+    lines = besieged.told("c", steady=False)
+    besieged.trio.file.write_text(text, encoding="utf-8")
+    besieged.comes_back()
+    [line] = besieged.told(steady=False)
+    for said, peer in zip([line, *sorted(lines)], ["c", "a", "b"], strict=True):
+        assert said.startswith("peer_refused ")
+        assert why in said
+        assert f"peer={peer}" in said

@@ -101,7 +101,7 @@ def test_a_foreign_peer_is_connected_to(suite: Suite, tmp_path: Path) -> None:
         while peer.reason is None:
             peer.receive()
     assert figures["suite"] == next(name for name, known in SUITES.items() if known is peer.suite)
-    assert peer.reason == b"done"
+    assert (peer.code, peer.reason) == (0, b"done")
 
 
 def test_a_foreign_peer_of_another_cluster_is_not_listened_to(tmp_path: Path) -> None:

@@ -64,11 +64,25 @@ pub struct PeerInfo {
 }
 
 /// Datagrams of who is no peer, and what is to be said of them: a line for each cause, and not for each of
-/// them. A peer that starts anew may look like a stranger for a moment, hence the least.
-const STRANGERS: [(Count, u64, &str); 3] = [
+/// them. Secrets differ for a moment while one is replaced, hence the least.
+const STRANGERS: [(Count, u64, &str); 5] = [
     (|stats| stats.malformed, 1, "they are no packets of this protocol, or of another version of it"),
-    (|stats| stats.forged_handshakes, 1, "their sender does not have this node's public key"),
-    (|stats| stats.refused_handshakes, 3, "their sender is no member, or has another secret"),
+    (|stats| stats.other_versions, 1, "their sender speaks another version: update the older of the two"),
+    (
+        |stats| stats.forged_handshakes,
+        1,
+        "their sender does not have this node's public key: give both the same cluster.json",
+    ),
+    (
+        |stats| stats.unknown_peers,
+        1,
+        "their sender is no member: its public key is not in this node's cluster.json",
+    ),
+    (
+        |stats| stats.other_secrets + stats.unheard_answers,
+        3,
+        "their sender has another secret, or does not hear this node: give both the same cluster.secret",
+    ),
 ];
 type Count = fn(&EndpointStats) -> u64;
 

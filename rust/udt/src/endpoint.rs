@@ -11,14 +11,14 @@ use crate::config::Config;
 use crate::connection::{Attempt, Connection, Session, Transmit};
 use crate::error::{CloseReason, ConnectError, Malformed};
 use crate::guard::{Guard, Verdict};
-use crate::handshake::{
-    Answer, Initiation, PresharedKey, PrivateKey, PublicKey, mac1_key, tag, write_cookie,
-};
+use crate::handshake::{Answer, Initiation, PresharedKey, PublicKey, write_cookie};
+use crate::identity::{Identity, Me};
 use crate::message::Event;
-use crate::packet::{COOKIE, Cookie, DATA, Header, INIT, INIT_MAC1, Init, RESP, RESP_MAC1, Resp, Settings};
+use crate::packet::{
+    COOKIE, Cookie, DATA, Header, INIT, INIT_MAC1, Init, RESP, RESP_MAC1, Resp, Settings, VERSION,
+};
 use crate::rng::Rng;
 use crate::seal::{Keys, Suite};
-use crate::sodium;
 use crate::stats::EndpointStats;
 use crate::time::Time;
 
@@ -26,34 +26,12 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConnectionId(pub u64);
 
-/// Who an endpoint is.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// This node's key, and before it those that it had lately: peers may not know the new one yet. The first
-    /// is used to connect.
-    pub keys: Vec<PrivateKey>,
-    /// Keys of the cluster by number: all are accepted, and the first is used unless a peer does not have it.
-    pub psks: Vec<(u8, PresharedKey)>,
-}
-
-/// One of this node's keys, with what follows from it.
-struct Me {
-    key: PrivateKey,
-    public: PublicKey,
-    mac1_key: [u8; 32],
-}
-
-impl Me {
-    fn new(key: PrivateKey) -> Self {
-        let public = key.public();
-        Me { mac1_key: mac1_key(&public), key, public }
-    }
-}
-
 /// Answers that wait to be sent; beyond that INITs are dropped, and will be repeated.
 const ANSWERS_MAX: usize = 256;
 /// INITs of a peer that are ignored while our own goes first. After so many ours seem not to arrive.
 const IGNORED_MAX: u8 = 3;
+/// Answers in a row that the peer did not go on after: some may be lost.
+const UNPROVED_MAX: u8 = 2;
 
 /// All connections of one socket.
 ///
@@ -289,12 +267,15 @@ impl Endpoint {
 
     fn handle_init(&mut self, now: Time, from: SocketAddr, datagram: &[u8]) -> Result<(), Malformed> {
         let init = Init::parse(datagram)?;
-        let before = &datagram[..INIT_MAC1];
-        let ours = |me: &Me| sodium::same(&tag(&me.mac1_key, &[before]), init.mac1);
-        let Some(at) = self.identity.iter().position(ours) else {
+        let is_for = |me: &Me| me.is_meant(&datagram[..INIT_MAC1], init.mac1);
+        let Some(at) = self.identity.iter().position(is_for) else {
             self.stats.forged_handshakes += 1;
             return Ok(());
         };
+        if init.version != VERSION {
+            self.stats.other_versions += 1;
+            return Ok(());
+        }
         if self.answers.len() >= ANSWERS_MAX {
             self.stats.dropped_handshakes += 1;
             return Ok(());
@@ -313,23 +294,27 @@ impl Endpoint {
                 return Ok(());
             }
             Verdict::Forged => {
-                self.stats.forged_handshakes += 1;
+                self.stats.refused_handshakes += 1;
                 return Ok(());
             }
             Verdict::Hear => {}
         }
         let answer = Answer::read(&mut self.rng, &self.identity[at].key, &init)?;
-        if !self.answer(now, from, answer) {
-            self.stats.refused_handshakes += 1;
+        let psk = self.psks.iter().find(|(id, _)| *id == answer.psk_id()).map(|(_, psk)| psk.clone());
+        match psk {
+            _ if !self.admitted.contains_key(&answer.peer) => self.stats.unknown_peers += 1,
+            // Who renews keys offers the secret before this one next.
+            None if !self.is_renewal(&answer) => self.stats.other_secrets += 1,
+            Some(psk) if self.answer(now, from, answer, &psk) => self.stats.answered_handshakes += 1,
+            _ => self.stats.refused_handshakes += 1,
         }
         Ok(())
     }
 
-    /// Answers a handshake that is authentic. Returns false if its sender may not connect, or not now.
-    fn answer(&mut self, now: Time, from: SocketAddr, answer: Answer) -> bool {
+    /// Answers a handshake of a peer. Returns false if it may not connect now.
+    fn answer(&mut self, now: Time, from: SocketAddr, answer: Answer, psk: &PresharedKey) -> bool {
         let (peer, settings) = (answer.peer, answer.settings);
-        let psk = self.psks.iter().find(|(id, _)| *id == answer.psk_id()).map(|(_, psk)| psk.clone());
-        let (Some(last), Some(psk)) = (self.admitted.get_mut(&peer), psk) else { return false };
+        let Some(last) = self.admitted.get_mut(&peer) else { return false };
         if settings.stamp <= *last {
             return false;
         }
@@ -349,7 +334,7 @@ impl Endpoint {
         let ours = Settings { suites: suite as u16, ..self.settings(now, settings.token) };
         let remote = answer.sender();
         let mut out = Vec::new();
-        let Ok(secrets) = answer.write(&psk, local, &ours, &mut out) else {
+        let Ok(secrets) = answer.write(psk, local, &ours, &mut out) else {
             self.by_index.remove(&local);
             return false;
         };
@@ -357,11 +342,17 @@ impl Endpoint {
         let session = Session { local, remote, keys, created: now, sealed: 0, initiator: false };
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.on_asked(now, session, &settings);
+            self.stats.unheard_answers += u64::from(connection.unproved > UNPROVED_MAX);
         }
         self.answers.push_back((from, out));
-        self.stats.answered_handshakes += 1;
         self.touch(id);
         true
+    }
+
+    /// Whether a handshake is to renew the keys of a connection that goes on without it.
+    fn is_renewal(&self, answer: &Answer) -> bool {
+        let connection = self.find(&answer.peer).and_then(|id| self.connection(id));
+        connection.is_some_and(|known| known.is_connected() && known.token == answer.settings.token)
     }
 
     /// The connection that a handshake is for: one that is there, or a new one.
@@ -394,7 +385,8 @@ impl Endpoint {
 
     fn handle_resp(&mut self, now: Time, datagram: &[u8]) -> Result<(), Malformed> {
         let resp = Resp::parse(datagram)?;
-        let ours = self.identity.first().map(|me| tag(&me.mac1_key, &[&datagram[..RESP_MAC1]]));
+        let me = self.identity.first();
+        let is_ours = me.is_some_and(|me| me.is_meant(&datagram[..RESP_MAC1], resp.mac1));
         let id = self.by_index.get(&resp.receiver).copied();
         let suites = self.suites();
         let connection = id.and_then(|id| self.connections.get_mut(&id));
@@ -402,14 +394,19 @@ impl Endpoint {
             self.stats.unknown_session += 1;
             return Ok(());
         };
-        let attempt = connection.attempt.as_mut().filter(|attempt| attempt.index == resp.receiver);
-        let initiation = attempt.and_then(|attempt| attempt.initiation.as_mut());
-        let Some(initiation) = initiation.filter(|_| ours.is_some_and(|ours| sodium::same(&ours, resp.mac1)))
-        else {
+        if !is_ours {
             self.stats.forged_handshakes += 1;
             return Ok(());
+        }
+        let attempt = connection.attempt.as_mut().filter(|attempt| attempt.index == resp.receiver);
+        let Some(initiation) = attempt.and_then(|attempt| attempt.initiation.as_mut()) else {
+            self.stats.refused_handshakes += 1;
+            return Ok(());
         };
-        let (settings, secrets) = initiation.read_resp(&resp)?;
+        let Some((settings, secrets)) = initiation.read_resp(&resp)? else {
+            self.stats.other_secrets += 1;
+            return Ok(());
+        };
         let suite = Suite::from_bit(settings.suites, suites).ok_or(Malformed::Value("the cipher suite"))?;
         let keys = Keys::new(suite, &secrets.sending, &secrets.receiving);
         let (local, remote) = (resp.receiver, resp.sender);

@@ -143,17 +143,17 @@ impl Initiation {
         Ok(Initiation { noise, mac1 })
     }
 
-    /// Reads the RESP. A wrong one leaves the initiation as it was.
-    pub fn read_resp(&mut self, resp: &Resp<'_>) -> Result<(Settings, Secrets), Malformed> {
-        let wrong = Malformed::Value("the handshake's answer");
+    /// Reads the RESP; `None` if it was sealed with another key of a cluster. A wrong one leaves the
+    /// initiation as it was.
+    pub fn read_resp(&mut self, resp: &Resp<'_>) -> Result<Option<(Settings, Secrets)>, Malformed> {
         let mut payload = [0; SETTINGS_LEN];
-        let len = self.noise.read_message(resp.noise, &mut payload).map_err(|_| wrong)?;
+        let Ok(len) = self.noise.read_message(resp.noise, &mut payload) else { return Ok(None) };
         let settings = Settings::parse(&payload[..len])?;
         let (mut sending, mut receiving) = self.noise.dangerously_get_raw_split();
         let secrets = Secrets { sending: Zeroizing::new(sending), receiving: Zeroizing::new(receiving) };
         sending.zeroize();
         receiving.zeroize();
-        Ok((settings, secrets))
+        Ok(Some((settings, secrets)))
     }
 
     /// Opens a cookie that answers this INIT.
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!((answer.peer, answer.settings, answer.sender()), (ours.public(), settings(1), 11));
         let right = answer.write(&psk, 22, &settings(2), &mut resp).unwrap();
         assert!(resp.len() < init.len());
-        let (told, left) = initiation.read_resp(&Resp::parse(&resp).unwrap()).unwrap();
+        let (told, left) = initiation.read_resp(&Resp::parse(&resp).unwrap()).unwrap().unwrap();
         assert_eq!(told, settings(2));
         assert!(left.sending == right.receiving && left.receiving == right.sending);
     }
@@ -307,11 +307,14 @@ mod tests {
             Initiation::write(&mut rng, &ours, &peer, (1, &psk), 11, &settings(1), None, &mut init).unwrap();
         let answer = Answer::read(&mut rng, &theirs, &Init::parse(&init).unwrap()).unwrap();
         answer.write(&other, 22, &settings(2), &mut resp).unwrap();
-        assert!(initiation.read_resp(&Resp::parse(&resp).unwrap()).is_err());
+        assert!(initiation.read_resp(&Resp::parse(&resp).unwrap()).unwrap().is_none());
         resp.clear();
         let answer = Answer::read(&mut rng, &theirs, &Init::parse(&init).unwrap()).unwrap();
         answer.write(&psk, 22, &settings(2), &mut resp).unwrap();
-        assert!(initiation.read_resp(&Resp::parse(&resp).unwrap()).is_ok(), "a forged answer harms nothing");
+        assert!(
+            initiation.read_resp(&Resp::parse(&resp).unwrap()).unwrap().is_some(),
+            "a forged answer harms nothing"
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod error;
 mod frame;
 mod guard;
 mod handshake;
+mod identity;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod inject;
 mod loss;
@@ -40,8 +41,9 @@ mod time;
 pub use ack::Ecn;
 pub use config::Config;
 pub use connection::{Connection, Transmit};
-pub use endpoint::{ConnectionId, Endpoint, Identity};
+pub use endpoint::{ConnectionId, Endpoint};
 pub use handshake::{PresharedKey, PrivateKey, PublicKey};
+pub use identity::Identity;
 pub use message::{Class, Event, MessageId, Options};
 pub use rng::Rng;
 pub use seal::Suite;

@@ -1,7 +1,8 @@
 //! The datagrams: INIT, RESP, COOKIE and DATA. Both directions of each format are here and nowhere else.
 //!
 //! All numbers are little-endian. The first byte tells a datagram from STUN (RFC 8489) on the same port.
-//! Zeros are checked: no tag covers them all.
+//! Zeros are checked: no tag covers them all. Another version is told from noise by an INIT as long as ours,
+//! with a right mac1 in the same place.
 //!
 //! ```text
 //! 0x51 INIT    0 type  1 version  2 psk  3 zero  4 sender u32  8 Noise message 1 (e 32, s 48, payload 68)
@@ -41,9 +42,10 @@ pub(crate) const FLAG_ACK_NOW: u8 = 4;
 /// Packet numbers have 48 bits.
 pub(crate) const NUMBER_MAX: u64 = (1 << 48) - 1;
 
-/// An INIT before its Noise message is read. mac1, mac2 and the padding are the endpoint's to check.
+/// An INIT before its Noise message is read. The version, mac1 and mac2 are the endpoint's to check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Init<'a> {
+    pub version: u8,
     pub psk_id: u8,
     pub sender: u32,
     pub noise: &'a [u8],
@@ -57,11 +59,12 @@ impl<'a> Init<'a> {
         if datagram.len() != INIT_PADDED {
             return Err(Malformed::Short);
         }
-        if reader.array()? != [INIT, VERSION] {
-            return Err(Malformed::Value("the version"));
+        let [kind, version, psk_id, zero] = reader.array()?;
+        if kind != INIT {
+            return Err(Malformed::Type(kind));
         }
-        let [psk_id, zero] = reader.array()?;
         let init = Init {
+            version,
             psk_id,
             sender: reader.u32()?,
             noise: reader.bytes(INIT_MAC1 - 8)?,

@@ -78,7 +78,17 @@ pub struct EndpointStats {
     pub unknown_session: u64,
     /// Handshakes with a wrong tag: by somebody who does not know this node's key.
     pub forged_handshakes: u64,
-    /// Handshakes of unknown peers, repeated ones, and those that did not open.
+    /// Handshakes of another version, by somebody who knows this node's key.
+    pub other_versions: u64,
+    /// Handshakes of who is not admitted.
+    pub unknown_peers: u64,
+    /// Handshakes with a key of the cluster that this node does not have, and answers made with another one
+    /// than was asked with.
+    pub other_secrets: u64,
+    /// Handshakes of who asked again and again, and was answered each time: it does not hear the answers, or
+    /// cannot open them.
+    pub unheard_answers: u64,
+    /// Handshakes that come late or again, show a cookie that is none, or must wait for ours.
     pub refused_handshakes: u64,
     /// Handshakes dropped unread: too many from their address, or too many answers waited.
     pub dropped_handshakes: u64,

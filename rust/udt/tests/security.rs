@@ -111,6 +111,7 @@ fn a_repeated_datagram_changes_nothing() {
         assert_eq!(endpoint.poll_transmit(now, &mut out), None);
         assert_eq!(fingerprint(&world, to), before, "type {:#x}", datagram[0]);
     }
+    assert_eq!([causes(&world, 0), causes(&world, 1)], [[0; 5]; 2], "nobody is taken for a stranger");
 }
 
 #[test]
@@ -147,19 +148,49 @@ fn no_answer_is_larger_than_its_question() {
     assert!(sizes[0] == 1200 && sizes[1] < 200, "{sizes:?}");
 }
 
+/// What a node has against strangers, by cause: versions, tags, who they are, secrets; and nonsense.
+fn causes(world: &World, at: usize) -> [u64; 5] {
+    let stats = world.nodes[at].endpoint.stats();
+    let secrets = stats.other_secrets + stats.unheard_answers;
+    [stats.other_versions, stats.forged_handshakes, stats.unknown_peers, secrets, stats.malformed]
+}
+
+/// Under the number of the right one, the answer does not open, and who gave it is asked again and again;
+/// under another, there is no answer, and only who is asked knows why.
 #[test]
-fn another_clusters_node_does_not_connect() {
-    let mut world = World::new(1);
-    world.add(Config::default());
-    world.add(Config::default());
-    let secret = PrivateKey::new([77; 32]);
-    let identity = Identity { keys: vec![secret.clone()], psks: vec![(1, PresharedKey::new([8; 32]))] };
-    world.nodes[0].endpoint = Endpoint::new(Time::ZERO, Config::default(), identity, [1; 32], 1 << 60);
-    world.nodes[1].endpoint.admit(secret.public());
-    world.connect_links(0, 1, &lan(), &lan());
+fn who_has_another_secret_does_not_connect_and_either_side_knows_why() {
+    for (number, both) in [(1, false), (2, false), (1, true), (2, true)] {
+        let mut world = World::pair(1, &Config::default(), &lan());
+        let other = vec![(number, PresharedKey::new([8; 32]))];
+        assert_eq!(world.nodes[0].endpoint.set_psks(other), Ok(()));
+        world.connect(0, 1);
+        if both {
+            world.connect(1, 0);
+        }
+        world.run_ms(15_000);
+        let counted = [0, 1].map(|at| causes(&world, at));
+        let told = counted.map(|causes| causes[3] >= 3);
+        assert_eq!(told, [(number, both) != (2, false), true], "{number} {both} {counted:?}");
+        assert!(counted.iter().all(|[a, b, c, _, e]| a + b + c + e == 0), "{counted:?}");
+        world.run_ms(105_000);
+        let connected = |node: &world::Node| node.events.iter().any(|(_, event)| *event == Event::Connected);
+        assert!(!world.nodes.iter().any(connected));
+    }
+}
+
+/// A few lost datagrams are no sign of another secret.
+#[test]
+fn answers_that_are_lost_twice_hardly_count() {
+    let mut world = World::pair(1, &Config::default(), &lan());
+    let links = world.connect_links(0, 1, &lan(), &lan());
+    world.net.link(links.1).config.mtu = 1;
     world.connect(0, 1);
-    world.run_ms(120_000);
-    assert!(!world.nodes.iter().any(|node| node.events.iter().any(|(_, event)| *event == Event::Connected)));
+    world.run_ms(500);
+    world.net.link(links.1).config.mtu = lan().mtu;
+    world.run_ms(2000);
+    assert!(world.connection(0, 1).is_some_and(|connection| connection.is_connected()));
+    assert_eq!(world.nodes[1].endpoint.stats().answered_handshakes, 3);
+    assert_eq!(causes(&world, 1), [0, 0, 0, 1, 0], "the owner speaks of three");
 }
 
 #[test]
@@ -170,6 +201,8 @@ fn who_is_not_admitted_does_not_connect() {
     world.connect(0, 1);
     world.run_ms(3000);
     assert!(world.nodes[1].endpoint.connections().next().is_none());
+    let found = causes(&world, 1);
+    assert!(matches!(found, [0, 0, 1..=9, 0, 0]), "{found:?}");
     world.nodes[1].endpoint.admit(key);
     world.run_ms(10_000);
     assert!(world.connection(0, 1).is_some_and(|connection| connection.is_connected()));
@@ -266,6 +299,7 @@ fn the_clusters_key_is_replaced_while_data_flows() {
         converse(&mut world, 6);
         assert!(world.connection(0, 1).unwrap().stats().handshakes >= before + 2);
     }
+    assert_eq!([causes(&world, 0), causes(&world, 1)], [[0; 5]; 2], "nobody is taken for a stranger");
     assert_eq!(
         world.nodes[0].endpoint.find(&world.nodes[1].key),
         id,

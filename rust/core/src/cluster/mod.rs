@@ -288,7 +288,11 @@ impl Cluster {
     }
 
     fn judge(&mut self, peer: MemberIndex, result: Result<(), MessageError>) -> Result<(), MessageError> {
-        if let Err(error) = &result {
+        let of = &mut self.peers[usize::from(peer)];
+        // What else was on its way is as bad, and says nothing new.
+        if let Err(error) = &result
+            && !std::mem::replace(&mut of.refused, true)
+        {
             self.notices.push_back(Notice::Refused(peer, error.to_string()));
         }
         result
@@ -393,5 +397,56 @@ impl Cluster {
     fn next_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::feed::Feed;
+    use crate::keyspace::Keyspaces;
+    use crate::layout::{LayoutError, Member};
+    use crate::store::{Store, StoreConfig};
+    use crate::version::NodeId;
+    use crate::waits::Waits;
+
+    /// What node a knows of itself and the others of `names`, which are away.
+    pub fn cluster(names: &[&str], feed: &Arc<Feed>) -> Result<Cluster, LayoutError> {
+        let member = |name: &&str| Member { name: (*name).into(), weight: 1, zone: String::new() };
+        let members = names.iter().map(member).collect();
+        let routes = Arc::new(Routes::new(members, "a", Keyspaces::default(), |_| NodeId(1))?);
+        let store = Arc::new(Store::new(StoreConfig {
+            node: NodeId(1),
+            hash_seed: 1,
+            digest_secret: [0; 16],
+            keyspaces: Keyspaces::default(),
+            memory_max: 0,
+        }));
+        store.keep_tombstones(true);
+        let outbox = Arc::new(Outbox::new(Arc::clone(&routes), 0, Arc::new(|| {})));
+        let waits = Arc::new(Waits::new(1, Box::new(|_| {})));
+        let replica = Replica::new(store, waits, Arc::new(Limits::default()))
+            .with_outbox(Arc::clone(&outbox))
+            .with_feed(Arc::clone(feed));
+        Ok(Cluster::new(ClusterConfig::default(), replica, vec![outbox], routes))
+    }
+
+    #[test]
+    fn a_peer_is_refused_once_in_each_connection() -> Result<(), LayoutError> {
+        let mut cluster = cluster(&["a", "b"], &Arc::default())?;
+        let hello = Hello { protocol: PROTOCOL, cluster: [1; 16], boot: 1, clock: 1 };
+        for _ in 0..2 {
+            cluster.handle_connected(Now::default(), 1);
+            for message in [Message::Hello(hello), Message::Welcome, Message::Promise { stamp: 1 }] {
+                assert!(cluster.handle_message(Now::default(), 1, message.to_bytes()).is_err());
+            }
+            assert!(cluster.handle_end(Now::default(), 1, 7).is_err());
+            let Some(Notice::Refused(1, why)) = cluster.poll_notice() else { panic!("it was not refused") };
+            assert!(why.contains("cluster.json differs"), "{why}");
+            assert_eq!(cluster.poll_notice(), None);
+            cluster.handle_closed(Now::default(), 1);
+        }
+        Ok(())
     }
 }

@@ -107,6 +107,8 @@ pub struct Peer {
     state: PeerState,
     /// It has said what it is.
     pub greeted: bool,
+    /// It is to be left alone, and that was said.
+    pub refused: bool,
     /// Of its last start that we know of.
     pub boot: Option<u64>,
     /// Messages to be sent.
@@ -143,6 +145,7 @@ impl Peer {
         Peer {
             state: PeerState::Down,
             greeted: false,
+            refused: false,
             boot: None,
             out: VecDeque::new(),
             open: Vec::new(),
@@ -192,7 +195,7 @@ impl Peer {
     /// The connection is over: what was not confirmed is owed. Returns who waited for it.
     pub fn disconnect(&mut self) -> Vec<Vec<Wait>> {
         self.state = PeerState::Down;
-        self.greeted = false;
+        (self.greeted, self.refused) = (false, false);
         self.close_batch(0);
         self.out.clear();
         self.streams.clear();

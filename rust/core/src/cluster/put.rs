@@ -355,41 +355,15 @@ impl Cluster {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::ClusterConfig;
+    use super::super::tests::cluster;
     use super::*;
-    use crate::config::Limits;
     use crate::error::Refusal;
-    use crate::feed::{Feed, Filter, Kinds};
-    use crate::keyspace::Keyspaces;
-    use crate::layout::{LayoutError, Member};
-    use crate::outbox::Outbox;
-    use crate::replica::Replica;
-    use crate::store::{Store, StoreConfig};
+    use crate::feed::{Filter, Kinds};
+    use crate::layout::LayoutError;
     use crate::version::NodeId;
-    use crate::waits::Waits;
 
     fn version(stamp: u64) -> Version {
         Version { stamp, node: NodeId(9) }
-    }
-
-    fn cluster(names: &[&str], feed: &Arc<Feed>) -> Result<Cluster, LayoutError> {
-        let member = |name: &&str| Member { name: (*name).into(), weight: 1, zone: String::new() };
-        let members = names.iter().map(member).collect();
-        let routes = Arc::new(Routes::new(members, "a", Keyspaces::default(), |_| NodeId(1))?);
-        let store = Arc::new(Store::new(StoreConfig {
-            node: NodeId(1),
-            hash_seed: 1,
-            digest_secret: [0; 16],
-            keyspaces: Keyspaces::default(),
-            memory_max: 0,
-        }));
-        store.keep_tombstones(true);
-        let outbox = Arc::new(Outbox::new(Arc::clone(&routes), 0, Arc::new(|| {})));
-        let waits = Arc::new(Waits::new(1, Box::new(|_| {})));
-        let replica = Replica::new(store, waits, Arc::new(Limits::default()))
-            .with_outbox(Arc::clone(&outbox))
-            .with_feed(Arc::clone(feed));
-        Ok(Cluster::new(ClusterConfig::default(), replica, vec![outbox], routes))
     }
 
     type Kept = Vec<(u64, Vec<u8>)>;

@@ -51,6 +51,8 @@ pub struct Connection {
     /// A cookie from the peer, to show with the next INIT.
     pub(crate) cookie: Option<[u8; 16]>,
     pub(crate) attempt: Option<Attempt>,
+    /// Handshakes of the peer that were answered before it showed that it has the keys.
+    pub(crate) unproved: u8,
     pub(crate) sessions: Sessions,
     /// Indices that the endpoint can give to others.
     pub(crate) retired: Vec<u32>,
@@ -126,6 +128,7 @@ impl Connection {
             token,
             cookie: None,
             attempt: None,
+            unproved: 0,
             sessions: Sessions::default(),
             retired: Vec::new(),
             state: State::Connecting,
@@ -348,6 +351,7 @@ impl Connection {
         self.now = now;
         self.retired.extend(self.sessions.next.replace(session).map(|before| before.local));
         if self.state == State::Connecting {
+            self.unproved = self.unproved.saturating_add(1);
             self.last_heard = now;
             self.outbox.set_limits(settings);
             self.datagram_max = settings.datagram_max;

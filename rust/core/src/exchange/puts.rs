@@ -14,7 +14,7 @@ pub struct Puts {
     /// Where to look for more; `None` if there are none.
     cursor: Option<u64>,
     items: Option<HashSet<u64>>,
-    /// The keys found. The way may be full at any of them.
+    /// Keys for which the way was full.
     found: VecDeque<Box<[u8]>>,
     ends_round: bool,
     put: u64,
@@ -36,12 +36,17 @@ impl Puts {
         store: &Store,
         put: &mut dyn FnMut(&[u8], &View<'_>) -> bool,
     ) -> bool {
-        let (items, found) = (&self.items, &mut self.found);
+        let (items, found, done) = (&self.items, &mut self.found, &mut self.put);
         if let (true, Some(at)) = (found.is_empty(), self.cursor) {
             self.cursor = store.scan_scope(&self.scope, at, STEP, |key, view| {
                 let written = view.version.unix_ms();
                 let settles = written <= now_unix_ms && written + settle_ms > now_unix_ms;
-                if !settles && items.as_ref().is_none_or(|items| items.contains(&item(store, key, view))) {
+                if settles || items.as_ref().is_some_and(|items| !items.contains(&item(store, key, view))) {
+                    return;
+                }
+                if found.is_empty() && put(key, view) {
+                    *done += 1;
+                } else {
                     found.push_back(key.into());
                 }
             });
@@ -52,7 +57,7 @@ impl Puts {
                 return true;
             }
             found.pop_front();
-            self.put += 1;
+            *done += 1;
         }
         false
     }

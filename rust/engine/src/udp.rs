@@ -48,7 +48,7 @@ pub struct Udp {
 }
 
 /// Nanoseconds of the system's monotonic clock, which timers go by too.
-fn now() -> Time {
+pub fn now() -> Time {
     let now = clock_gettime(ClockId::Monotonic);
     Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
@@ -136,19 +136,20 @@ impl Udp {
     /// The socket or the timer is broken, which leaves nothing to be done.
     pub fn turn(&mut self) -> io::Result<bool> {
         let more = self.read()?;
-        Ok(self.flush()? || more)
+        let unsent = self.flush()?;
+        if !unsent {
+            self.arm(None)?;
+        }
+        Ok(unsent || more)
     }
 
-    /// Lets time pass, sends, and sets the timer: the second half of a turn.
+    /// Lets time pass and sends: the second part of a turn.
     ///
     /// # Errors
     /// As `turn`.
     pub fn flush(&mut self) -> io::Result<bool> {
         self.endpoint.handle_timeout(now());
         let more = self.send();
-        if !more {
-            self.arm()?;
-        }
         // A socket that always tells when it takes more wakes its owner after all that it sends.
         let write = self.unsent.is_some();
         if let Some((registry, token, _)) = self.polled.as_ref().filter(|(_, _, polled)| *polled != write) {
@@ -249,8 +250,12 @@ impl Udp {
         None
     }
 
-    fn arm(&mut self) -> io::Result<()> {
-        let due = self.endpoint.poll_timeout();
+    /// Sets the timer, the last part of a turn, at the latest for `at`.
+    ///
+    /// # Errors
+    /// As `turn`.
+    pub fn arm(&mut self, at: Option<Time>) -> io::Result<()> {
+        let due = self.endpoint.poll_timeout().into_iter().chain(at).min();
         // A timer that goes off early costs a turn; one that is set anew for each packet costs more.
         if due.is_none() || self.armed.is_some_and(|armed| Some(armed) <= due) {
             return Ok(());

@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     /// Does some of what exchanges have to do; returns whether there is more that can be done now.
-    pub(super) fn heal(&mut self) -> bool {
+    pub(super) fn heal_some(&mut self) -> bool {
         let mut more = false;
         for peer in self.others() {
             let mut exchanges = std::mem::take(&mut self.peers[usize::from(peer)].exchanges);

@@ -335,16 +335,24 @@ impl Cluster {
         self.peers.iter().filter_map(Peer::poll_timeout).chain(deadline).min()
     }
 
-    /// Does a bounded piece of what nobody waits for: hints, healing, long requests of other nodes. Returns
+    /// Does a bounded piece of what takes long and somebody waits for: requests of other nodes. Returns
     /// whether there is more to be done now.
     pub fn work(&mut self, now: Now) -> bool {
         self.now = now;
         self.advance_guests();
-        let hints = self.deliver_hints();
         self.resume_guests();
-        let healing = self.heal();
         self.peers.iter_mut().for_each(|peer| peer.send_batch(now.ms));
-        hints || healing || !self.ready.is_empty()
+        !self.ready.is_empty()
+    }
+
+    /// Does a bounded piece, some tens of microseconds, of what nobody waits for: hints and healing. Returns
+    /// whether there is more to be done now.
+    pub fn heal(&mut self, now: Now) -> bool {
+        self.now = now;
+        let hints = self.deliver_hints();
+        let healing = self.heal_some();
+        self.peers.iter_mut().for_each(|peer| peer.send_batch(now.ms));
+        hints || healing
     }
 
     /// The next message to a peer.

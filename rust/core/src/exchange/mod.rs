@@ -37,7 +37,7 @@ use message::{Part, Region};
 use puts::Puts;
 
 /// Entries looked at in one step: some tens of microseconds.
-const STEP: usize = 256;
+const STEP: usize = 64;
 /// Cells of the first sketch: one datagram.
 const CELLS_MIN: u64 = 64;
 /// Cells of the longest sketch; beyond it, part of the slots are compared, and the rest in the next round.

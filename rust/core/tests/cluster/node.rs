@@ -114,7 +114,7 @@ impl Running {
         for turn in 0..TURNS {
             self.cluster.handle_orders(now);
             self.cluster.handle_timeout(now);
-            more |= self.cluster.work(now);
+            more |= self.cluster.work(now) | self.cluster.heal(now);
             for peer in self.cluster.others() {
                 let at = usize::from(peer);
                 while send(at, (false, false), VecDeque::new()) {

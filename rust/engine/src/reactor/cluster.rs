@@ -45,6 +45,7 @@ impl Reactor {
     }
 
     fn turn_of(&mut self, peers: &mut Peers) -> io::Result<bool> {
+        peers.note_asked(self.heard_ms);
         let mut more = peers.receive(self.now())?;
         self.answer_all(peers);
         for _ in 0..TURNS {

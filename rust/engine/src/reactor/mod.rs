@@ -91,6 +91,8 @@ pub struct Reactor {
     started: Instant,
     now_ms: u64,
     unix_ms: u64,
+    /// When a client last sent something.
+    heard_ms: u64,
     collect_at_ms: u64,
     collect_cursor: u64,
     drain_deadline_ms: Option<u64>,
@@ -122,6 +124,7 @@ impl Reactor {
             started: Instant::now(),
             now_ms: 0,
             unix_ms: 0,
+            heard_ms: 0,
             collect_at_ms: 0,
             collect_cursor: 0,
             drain_deadline_ms: None,
@@ -347,6 +350,7 @@ impl Reactor {
                     Received::Gone => return After::Gone,
                     Received::Bytes(count, last) => {
                         connection.heard_ms = self.now_ms;
+                        self.heard_ms = self.now_ms;
                         std::mem::swap(&mut connection.unsent, &mut self.out);
                         let mut world = World {
                             replica: &self.replica,

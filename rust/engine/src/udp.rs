@@ -14,13 +14,11 @@ use rustix::time::{
 };
 use turbopump_udt::{Config, Ecn, Endpoint, Identity, Time, Transmit};
 
-/// Reads of the socket before others have their turn. Each takes as many datagrams as the kernel has joined.
-const READ_TURN: usize = 16;
 /// Sends before others have their turn: each is up to 64 KiB.
 const SEND_TURN: usize = 16;
 /// Datagrams that the kernel may join into one (GRO), and the longest that there is.
 const BUFFER: usize = 65_536;
-/// Buffers for one read.
+/// Buffers for one read, after which others have their turn.
 const BUFFERS: usize = 4;
 /// What the kernel keeps of what is sent and received: some milliseconds of a fast path. It gives less if
 /// its own limits are lower.
@@ -160,46 +158,41 @@ impl Udp {
         Ok(more)
     }
 
-    /// Reads: the first half of a turn. Returns whether there is more.
+    /// Reads: the first part of a turn. Returns whether there is more.
     ///
     /// # Errors
     /// As `turn`.
     pub fn read(&mut self) -> io::Result<bool> {
-        for _ in 0..READ_TURN {
-            if !self.readable {
-                return Ok(false);
-            }
-            let mut metas = [RecvMeta::default(); BUFFERS];
-            let mut slices = self.received.chunks_mut(BUFFER);
-            let mut buffers: [IoSliceMut<'_>; BUFFERS] =
-                std::array::from_fn(|_| IoSliceMut::new(slices.next().unwrap_or_default()));
-            let count = match self.state.recv((&self.socket).into(), &mut buffers, &mut metas) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(false);
-                }
-                // The answer to an earlier datagram: nobody listens there. The endpoint finds out by itself.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+        if !self.readable {
+            return Ok(false);
+        }
+        let mut metas = [RecvMeta::default(); BUFFERS];
+        let mut slices = self.received.chunks_mut(BUFFER);
+        let mut buffers: [IoSliceMut<'_>; BUFFERS] =
+            std::array::from_fn(|_| IoSliceMut::new(slices.next().unwrap_or_default()));
+        let count = match self.state.recv((&self.socket).into(), &mut buffers, &mut metas) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // The answer to an earlier datagram: nobody listens there. The endpoint finds out by itself.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        // Less than there was room for: all there is. Polling tells when there is more.
+        self.readable = count == BUFFERS;
+        let now = now();
+        for (meta, buffer) in metas[..count].iter().zip(self.received.chunks_mut(BUFFER)) {
+            let ecn = match meta.ecn {
+                None => Ecn::NotEct,
+                Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+                Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+                Some(EcnCodepoint::Ce) => Ecn::Ce,
             };
-            // Less than there was room for: all there is. Polling tells when there is more.
-            self.readable = count == BUFFERS;
-            let now = now();
-            for (meta, buffer) in metas[..count].iter().zip(self.received.chunks_mut(BUFFER)) {
-                let ecn = match meta.ecn {
-                    None => Ecn::NotEct,
-                    Some(EcnCodepoint::Ect0) => Ecn::Ect0,
-                    Some(EcnCodepoint::Ect1) => Ecn::Ect1,
-                    Some(EcnCodepoint::Ce) => Ecn::Ce,
-                };
-                for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
-                    self.endpoint.handle_datagram(now, meta.addr, ecn, datagram);
-                }
+            for datagram in buffer[..meta.len].chunks_mut(meta.stride.max(1)) {
+                self.endpoint.handle_datagram(now, meta.addr, ecn, datagram);
             }
         }
-        Ok(true)
+        Ok(self.readable)
     }
 
     /// Sends until the endpoint has nothing more for now, the socket takes no more, or it is others' turn.

@@ -14,7 +14,7 @@ TRANSFER = """Three nodes hold the keys. One is killed, and comes back with noth
 a client; by then it has received some keys already. Digests are all bytes of comparing, of both its peers;
 entries are how often each key came, and received is what came in all, packets and all. A client of a node
 that was up all the time reads 1,000 keys a second and writes as many; its figures are of before the kill, and
-of from when the node was started until it had all."""
+of from when the node answered until it had all."""
 
 HEALING = """Two nodes hold the keys. One is stopped until the other has it for down; keys are written there;
 1.5 s later it goes on. There are no hints, so that comparing must find the keys. Seconds count from then

@@ -204,6 +204,19 @@ async def test_who_comes_back_empty_is_made_whole() -> None:
         assert len({node.merkle().root() for node in nodes}) == 1
 
 
+async def test_who_comes_back_empty_asks_the_others_before_it_says_no() -> None:
+    """From the first moment on, before it has heard of them."""
+    async with cluster(config=QUICK) as nodes:
+        for number in range(300):
+            await nodes["a"].put(f"key{number}", str(number))
+        await nodes.healed()
+        await nodes.kill("b")
+        restarted = await nodes.restart("b", empty=True)
+        found = await asyncio.gather(*(restarted.get(f"key{number}") for number in range(300)))
+        assert found == [str(number).encode() for number in range(300)]
+        assert await restarted.get("never written") is None
+
+
 async def test_a_killed_node_says_no_goodbye() -> None:
     """The others find out by themselves; its callbacks end."""
     ended = asyncio.Event()

@@ -541,10 +541,11 @@ class Engine:
         """Counters since the start and gauges of now, by name.
 
         Returns:
-            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `connections`, `siblings`,
-            `watches`. Counters: `expired`, `hits`, `misses`, `writes`, `deletes`, `commands`, `refusals`,
-            `accepted`, `turned_away`, `changes_dropped`. And `keyspaces`: of
-            each its `prefix`, `keys`, `memory` and `max_memory`.
+            Gauges: `keys`, `memory`, `max_memory` (bytes), `expiring`, `tombstones`, `connections`,
+            `siblings`, `watches`, and `behind`: 1 as long as a node that came back blank has not been found
+            to hold what its peers hold. Counters: `expired`, `hits`, `misses`, `writes`, `deletes`,
+            `commands`, `refusals`, `accepted`, `turned_away`, `changes_dropped`. And `keyspaces`: of each
+            its `prefix`, `keys`, `memory` and `max_memory`.
         """
 
     def clients(self) -> list[dict[str, object]]:

@@ -80,6 +80,8 @@ pub enum Message {
     Fetched {
         /// As it was asked.
         id: u64,
+        /// The sender came back blank, and may lack what it should have.
+        behind: bool,
         /// A record, or nothing.
         record: Bytes,
     },
@@ -180,7 +182,10 @@ impl Message {
                 }
             }
             Message::Fetch { id, key } => tail(out, FETCH, *id, key),
-            Message::Fetched { id, record } => tail(out, FETCHED, *id, record),
+            Message::Fetched { id, behind, record } => {
+                tail(out, FETCHED, *id, &[u8::from(*behind)]);
+                out.extend_from_slice(record);
+            }
             Message::Forward { id, wire } => {
                 let wire = match wire {
                     Wire::Resp2 => 0,
@@ -307,7 +312,10 @@ impl Parts {
             PUT => Message::Put { batch: self.number()?, records: self.all() },
             ACK => Message::Ack { batch: self.number()?, refused: self.refused()? },
             FETCH => Message::Fetch { id: self.number()?, key: self.all() },
-            FETCHED => Message::Fetched { id: self.number()?, record: self.all() },
+            FETCHED => {
+                let (id, [behind]) = (self.number()?, self.array()?);
+                Message::Fetched { id, behind: behind != 0, record: self.all() }
+            }
             FORWARD => Message::Forward { id: self.number()?, wire: self.wire()? },
             REPLY => Message::Reply { id: self.number()? },
             LARGE => Message::Large { batch: self.number()?, entry: self.large()? },
@@ -375,7 +383,7 @@ mod tests {
             Message::Put { batch: 1, records: Bytes::from_static(b"records") },
             Message::Ack { batch: 1, refused },
             Message::Fetch { id: 2, key: Bytes::from_static(b"key") },
-            Message::Fetched { id: 2, record: Bytes::new() },
+            Message::Fetched { id: 2, behind: true, record: Bytes::new() },
             Message::Forward { id: 3, wire: Wire::PipeFramed },
             Message::Reply { id: 3 },
             Message::Large { batch: 4, entry },

@@ -12,7 +12,7 @@ use crate::keyspace::Acks;
 use crate::outbox::{Forward, Order, Outbox, Wire};
 use crate::output::Output;
 use crate::pipe::request::{Request, write_header};
-use crate::replica::Body;
+use crate::replica::{Body, Replica};
 use crate::resp::reply::Writer;
 use crate::resp::scan::{Arg, Args};
 use crate::resp::table::{self, Spec};
@@ -89,7 +89,7 @@ pub enum Step {
 
 impl Plan {
     /// Where a request in Redis's protocol runs.
-    pub fn resp(args: Args<'_>, client: &Client, routes: &Routes) -> Plan {
+    pub fn resp(args: Args<'_>, client: &Client, replica: &Replica, routes: &Routes) -> Plan {
         let Some(spec) =
             table::find(args.bytes(0)).filter(|spec| spec.keys.0 != 0 && spec.accepts(args.len()))
         else {
@@ -111,7 +111,9 @@ impl Plan {
             (true, false) => Plan::There,
             (false, _) if !self::keys(spec, args).all(|key| routes.is_mine(key)) => Plan::Split,
             _ if !looks(spec, args) => Plan::Here,
-            _ if self::keys(spec, args).all(|key| routes.rules(key).read_acks == Acks::One) => Plan::Here,
+            _ if self::keys(spec, args).all(|key| is_known(key, routes.rules(key).read_acks, replica)) => {
+                Plan::Here
+            }
             _ => Plan::Fetch,
         }
     }
@@ -120,7 +122,12 @@ impl Plan {
     ///
     /// # Errors
     /// It asks for confirmations in a way that there is not.
-    pub fn pipe(request: &Request, client: &Client, routes: &Routes) -> Result<Plan, Refusal> {
+    pub fn pipe(
+        request: &Request,
+        client: &Client,
+        replica: &Replica,
+        routes: &Routes,
+    ) -> Result<Plan, Refusal> {
         let (Some(spec), Some(key)) = (request.spec, request.get("name")) else { return Ok(Plan::Here) };
         let asked = acks(request)?;
         if client.needs_password || routes.len() < 2 {
@@ -131,9 +138,14 @@ impl Plan {
         }
         let looks = !spec.takes_value || request.get("if").or(request.get("if_version")).is_some();
         let level = asked.filter(|_| only_reads(spec)).unwrap_or(routes.rules(key).read_acks);
-        let fetch = looks && level != Acks::One && spec.name != "wait";
+        let fetch = looks && !is_known(key, level, replica) && spec.name != "wait";
         Ok(if fetch { Plan::Fetch } else { Plan::Here })
     }
+}
+
+/// Whether this node may answer for `key` by itself.
+fn is_known(key: &[u8], level: Acks, replica: &Replica) -> bool {
+    level == Acks::One && !replica.lacks(key)
 }
 
 /// What a request asks of confirmations.

@@ -222,6 +222,12 @@ impl Replica {
         self.outbox.as_deref()
     }
 
+    /// Whether others may have a key that this node, which came back blank, does not have, not even a delete
+    /// of it.
+    pub fn lacks(&self, key: &[u8]) -> bool {
+        self.store.is_behind() && self.store.read(key, |view| view.is_none())
+    }
+
     /// The store.
     pub fn store(&self) -> &Arc<Store> {
         &self.store

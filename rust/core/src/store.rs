@@ -58,6 +58,8 @@ pub struct Store {
     keyspaces: Keyspaces,
     usage: Arc<Usage>,
     keeps_tombstones: AtomicBool,
+    /// See `is_behind`.
+    behind: AtomicBool,
     /// Walks through the store that `collect` owes since watermarks rose.
     walks: AtomicU64,
     expiring: AtomicU64,
@@ -140,6 +142,7 @@ impl Store {
             usage: Arc::new(Usage::new(config.memory_max, &config.keyspaces)),
             keyspaces: config.keyspaces,
             keeps_tombstones: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
             walks: AtomicU64::new(0),
             expiring: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
@@ -151,6 +154,16 @@ impl Store {
     /// without peers collects them at once.
     pub fn keep_tombstones(&self, keep: bool) {
         self.keeps_tombstones.store(keep, Relaxed);
+    }
+
+    /// Whether it began blank and may lack what other replicas have: it is none to be read from by itself.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Relaxed)
+    }
+
+    /// It is behind, or not any more.
+    pub fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Relaxed);
     }
 
     /// The node whose store this is.

@@ -39,11 +39,12 @@ const FAILED_SEEDS: &[u64] =
 /// Enough to look at.
 const FAILURES_MAX: usize = 10;
 
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
 #[test]
 fn every_promise_holds_in_every_story() {
-    let number = |name: &str, default| {
-        std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-    };
     let (first, count) = (number("SIM_FIRST", 0), number("SIM_SEEDS", 220));
     let began = Instant::now();
     let seeds = Mutex::new(FAILED_SEEDS.iter().copied().chain(first..first + count));
@@ -69,6 +70,14 @@ fn every_promise_holds_in_every_story() {
     let (hours, minutes) = (told as f64 / 3.6e9, began.elapsed().as_secs_f64() / 60.0);
     eprintln!("{hours:.2} simulated hours, {:.1} in a minute", hours / minutes);
     assert!(failed.is_empty(), "add to FAILED_SEEDS: {failed:?}");
+}
+
+#[test]
+fn what_is_confirmed_is_read_while_nodes_come_back_blank() {
+    for seed in 0..number("SIM_SEEDS", 220) / 10 {
+        let told = catch_unwind(AssertUnwindSafe(|| Story::new(seed).run_restarts()));
+        assert!(told.is_ok(), "seed {seed} failed");
+    }
 }
 
 #[test]

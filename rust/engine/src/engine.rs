@@ -289,7 +289,8 @@ impl Engine {
         self.shared.replica.outbox().is_none_or(|outbox| {
             let (routes, rules) = (outbox.routes(), outbox.routes().rules(key));
             let acks = if write { rules.write_acks } else { rules.read_acks };
-            routes.len() < 2 || routes.is_mine(key) && acks == Acks::One
+            let is_known = acks == Acks::One && !self.shared.replica.lacks(key);
+            routes.len() < 2 || routes.is_mine(key) && is_known
         })
     }
 
@@ -347,6 +348,7 @@ impl Engine {
             ("watches", shared.replica.feed().watches() as u64),
             ("changes_dropped", shared.replica.feed().dropped()),
             ("turned_away", shared.turned_away.load(Relaxed)),
+            ("behind", u64::from(store.is_behind())),
         ]
     }
 }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::operation::Due;
+use super::peer::Peer;
 use super::put::{Manner, outgoing};
 use super::{Cluster, Urgency};
 use crate::entry::View;
@@ -34,6 +35,9 @@ impl Cluster {
 
     /// It is time to compare: the lower of two members begins.
     pub(super) fn tick(&mut self) {
+        if self.replica.store().is_behind() {
+            self.catch_up();
+        }
         for peer in self.others() {
             self.compare_with(peer, self.routes.me() < peer);
         }
@@ -108,6 +112,23 @@ impl Cluster {
         self.put(peer, key, &outgoing(key, view, base), None, Manner::Prompt);
     }
 
+    /// Notes when this node, which began blank, has been found to hold what each of its peers holds. Who does
+    /// not answer for as long as a command waits is not waited for.
+    fn catch_up(&mut self) {
+        let waits = self.is_beginning();
+        let near = || self.peers.iter().filter(|peer| !peer.exchanges.is_empty());
+        let is_equal = |peer: &Peer| peer.exchanges.iter().all(|of| of.stats().equal_ms.is_some());
+        if near().any(is_equal) && near().all(|peer| is_equal(peer) || !peer.is_up() && !waits) {
+            self.replica.store().set_behind(false);
+        }
+    }
+
+    /// Whether this node has only just begun: its peers may be there in a moment.
+    pub(super) fn is_beginning(&mut self) -> bool {
+        let began_ms = *self.began_ms.get_or_insert(self.now.ms);
+        self.now.ms < began_ms + self.config.ack_timeout_ms
+    }
+
     fn take_outcomes(&mut self, peer: MemberIndex) {
         let of = &mut self.peers[usize::from(peer)];
         let mut equal = false;
@@ -116,6 +137,10 @@ impl Cluster {
                 equal |= matches!(outcome, Outcome::Equal(_));
             }
         }
+        if equal && self.replica.store().is_behind() {
+            self.catch_up();
+        }
+        let of = &self.peers[usize::from(peer)];
         // Equal in all placements: since the earliest of the times.
         let since = of.exchanges.iter().map(|exchange| exchange.stats().equal_ms).min().flatten();
         let Some(began_ms) = since.filter(|_| equal) else { return };

@@ -193,7 +193,7 @@ impl Cluster {
             Message::Put { batch, records } => self.handle_put(peer, batch, &records)?,
             Message::Ack { batch, refused } => self.handle_ack(peer, batch, &refused),
             Message::Fetch { id, key } => self.handle_fetch(peer, id, &key),
-            Message::Fetched { id, record } => self.handle_fetched(peer, id, &record)?,
+            Message::Fetched { id, behind, record } => self.handle_fetched(peer, (id, behind), &record)?,
             _ => {}
         }
         Ok(())

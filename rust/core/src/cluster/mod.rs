@@ -150,6 +150,8 @@ pub struct Cluster {
     ready: Vec<u64>,
     done: VecDeque<(Waiter, Outcome)>,
     notices: VecDeque<Notice>,
+    /// When it began, on `Now::ms`.
+    began_ms: Option<u64>,
     now: Now,
 }
 
@@ -166,8 +168,12 @@ impl Cluster {
         let settle_ms = config.settle_ms;
         let peer = |index| Peer::new(&config, heal::exchanges(&routes, index, settle_ms));
         let peers: Vec<Peer> = (0..len).map(peer).collect();
-        let near = (0..len).filter(|index| !peers[usize::from(*index)].exchanges.is_empty()).collect();
+        let near: Vec<_> =
+            (0..len).filter(|index| !peers[usize::from(*index)].exchanges.is_empty()).collect();
         debug_assert!(peers[usize::from(me)].exchanges.is_empty());
+        let store = replica.store();
+        let blank = store.usage().total().keys() == 0 && store.tombstones() == 0;
+        store.set_behind(blank && !near.is_empty());
         Cluster {
             config,
             replica,
@@ -185,6 +191,7 @@ impl Cluster {
             ready: Vec::new(),
             done: VecDeque::new(),
             notices: VecDeque::new(),
+            began_ms: None,
             now: Now::default(),
         }
     }
@@ -399,6 +406,7 @@ impl Cluster {
         self.peers[usize::from(peer)].welcomed();
         self.routes.set_up(peer, true);
         self.notices.push_back(Notice::Up(peer));
+        self.fetch_from(peer);
         self.compare_with(peer, self.routes.me() < peer);
     }
 

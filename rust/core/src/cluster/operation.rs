@@ -70,11 +70,19 @@ impl Writes {
 pub struct Fetch {
     waiter: Waiter,
     key: Box<[u8]>,
+    /// Answers of peers that are not behind.
     needed: usize,
+    known: usize,
+    /// Without them, what is here is the answer.
+    lenient: bool,
+    /// This node is not one of those that count, either.
+    behind: bool,
     replicas: usize,
     due_ms: u64,
     /// Who was asked and has not answered.
     open: Vec<MemberIndex>,
+    /// Who is asked as soon as it is there: this node has only just begun.
+    to_come: Vec<MemberIndex>,
     /// Who answered which version.
     answers: Vec<(MemberIndex, Version)>,
     /// The version of a large value that comes by itself: the answer is not before.
@@ -164,20 +172,51 @@ impl Cluster {
     pub(super) fn fetch(&mut self, key: Box<[u8]>, acks: Acks, waiter: Waiter) {
         let routes = std::sync::Arc::clone(&self.routes);
         let replicas = routes.replicas(&key);
-        let needed = Routes::others_needed(acks, replicas.len());
-        let up = |member: &&MemberIndex| **member != routes.me() && self.peers[usize::from(**member)].is_up();
-        let open: Vec<MemberIndex> = replicas.iter().filter(up).copied().collect();
+        let others = replicas.len().saturating_sub(1);
+        // One that is behind is none of those whose answers count.
+        let behind = self.replica.store().is_behind() && (acks != Acks::One || self.replica.lacks(&key));
+        let needed = (Routes::others_needed(acks, replicas.len()) + usize::from(behind)).min(others);
+        let others_of = replicas.iter().copied().filter(|member| *member != routes.me());
+        let (open, mut to_come): (Vec<_>, Vec<_>) =
+            others_of.partition(|member| self.peers[usize::from(*member)].is_up());
+        if !(behind && self.is_beginning()) {
+            to_come.clear();
+        }
         let id = self.next_id();
         for &peer in &open {
             let message = Message::Fetch { id, key: Bytes::copy_from_slice(&key) };
             self.peers[usize::from(peer)].send(Urgency::Request, &message);
         }
         let due_ms = self.now.ms + self.config.ack_timeout_ms;
-        let (replicas, answers, large) = (replicas.len(), Vec::new(), Version::ZERO);
-        let fetch = Fetch { waiter, key, needed, replicas, due_ms, open, answers, large, late: false };
+        let fetch = Fetch {
+            waiter,
+            key,
+            needed,
+            known: 0,
+            lenient: acks == Acks::One,
+            behind,
+            replicas: replicas.len(),
+            due_ms,
+            open,
+            to_come,
+            answers: Vec::new(),
+            large: Version::ZERO,
+            late: false,
+        };
         self.deadlines.insert((due_ms, Due::Fetch(id)));
         self.fetches.insert(id, fetch);
         self.settle_fetch(id);
+    }
+
+    /// A peer is there: asks it what it is to be asked.
+    pub(super) fn fetch_from(&mut self, peer: MemberIndex) {
+        for (id, fetch) in &mut self.fetches {
+            if let Some(place) = fetch.to_come.iter().position(|other| *other == peer) {
+                fetch.open.push(fetch.to_come.swap_remove(place));
+                let message = Message::Fetch { id: *id, key: Bytes::copy_from_slice(&fetch.key) };
+                self.peers[usize::from(peer)].send(Urgency::Request, &message);
+            }
+        }
     }
 
     /// A peer asks for an entry.
@@ -198,14 +237,15 @@ impl Cluster {
             self.put_to(peer, key, None);
             record::encode(&mut found, b"", &stub, None);
         }
-        self.peers[usize::from(peer)].send(Urgency::Reply, &Message::Fetched { id, record: found.into() });
+        let fetched = Message::Fetched { id, behind: self.replica.store().is_behind(), record: found.into() };
+        self.peers[usize::from(peer)].send(Urgency::Reply, &fetched);
     }
 
     /// A peer has answered a `Fetch`.
     pub(super) fn handle_fetched(
         &mut self,
         peer: MemberIndex,
-        id: u64,
+        (id, behind): (u64, bool),
         bytes: &Bytes,
     ) -> Result<(), record::RecordError> {
         let Some(fetch) = self.fetches.get_mut(&id) else { return Ok(()) };
@@ -214,6 +254,7 @@ impl Cluster {
         let record = record::Reader::new(bytes).next().transpose()?;
         let version = record.as_ref().map_or(Version::ZERO, |record| record.view.version);
         fetch.answers.push((peer, version));
+        fetch.known += usize::from(!behind);
         if record.as_ref().is_some_and(|record| record.key.is_empty()) {
             fetch.large = fetch.large.max(version);
         }
@@ -229,9 +270,14 @@ impl Cluster {
         let Some(fetch) = self.fetches.get(&id) else { return };
         let newest = self.replica.store().read(&fetch.key, |view| view.map(|view| view.version));
         let is_here = fetch.large == Version::ZERO || newest >= Some(fetch.large);
-        let outcome = if fetch.answers.len() >= fetch.needed && is_here {
+        // If all have answered nobody knows more.
+        let (open, others) = (fetch.open.len() + fetch.to_come.len(), fetch.replicas.saturating_sub(1));
+        let known = fetch.known >= fetch.needed || fetch.answers.len() >= others;
+        let all_may = open > 0 && fetch.answers.len() + open >= others;
+        let over = fetch.late || fetch.known + open < fetch.needed && !all_may;
+        let outcome = if is_here && (known || over && fetch.lenient) {
             Outcome::Done
-        } else if fetch.answers.len() + fetch.open.len() < fetch.needed || fetch.late {
+        } else if over {
             Outcome::Refused(unread(fetch))
         } else {
             return;
@@ -357,6 +403,7 @@ impl Cluster {
             Due::Fetch(id) => {
                 if let Some(fetch) = self.fetches.get_mut(&id) {
                     fetch.open.clear();
+                    fetch.to_come.clear();
                     fetch.late = true;
                 }
                 self.settle_fetch(id);
@@ -375,11 +422,15 @@ fn unconfirmed(write: Write, why: Option<String>) -> Refusal {
 }
 
 fn unread(fetch: &Fetch) -> Refusal {
-    if fetch.answers.len() >= fetch.needed {
+    if fetch.known >= fetch.needed {
         return Refusal::Unavailable("another replica's large value did not come in time: try again".into());
     }
-    let (have, need, all) = (fetch.answers.len() + 1, fetch.needed + 1, fetch.replicas);
-    Refusal::Unavailable(format!("{have} of {all} replicas answer, {need} were asked for: try again"))
+    let here = usize::from(!fetch.behind);
+    let (have, need, all) = (fetch.known + here, fetch.needed + here, fetch.replicas);
+    let healing = if fetch.behind || fetch.known < fetch.answers.len() { " and are healed" } else { "" };
+    Refusal::Unavailable(format!(
+        "{have} of {all} replicas answer{healing}, {need} were asked for: try again"
+    ))
 }
 
 /// The numbers of all that is under way, for tests of what is left behind.

@@ -44,7 +44,7 @@ impl World<'_> {
 pub(super) fn away_resp(args: Args<'_>, client: &Client, world: &mut World<'_>) -> Option<(Away, Plan)> {
     let outbox = world.replica.outbox()?;
     outbox.begin(client.token, None);
-    let plan = Plan::resp(args, client, outbox.routes());
+    let plan = Plan::resp(args, client, world.replica, outbox.routes());
     let away = match plan {
         Plan::Here => return None,
         Plan::Fetch => Away::Waits(Remote::fetch_resp(args, client, outbox)),
@@ -74,7 +74,7 @@ pub(super) fn away_pipe<'b>(
 ) -> Result<Remote, (Box<Request>, Result<Body<'b>, Refusal>)> {
     let Some(outbox) = world.replica.outbox() else { return Err((request, Ok(body))) };
     world.begin(client, Some(&request));
-    match Plan::pipe(&request, client, outbox.routes()) {
+    match Plan::pipe(&request, client, world.replica, outbox.routes()) {
         Err(refusal) => Err((request, Err(refusal))),
         Ok(Plan::Fetch) => Ok(Remote::fetch_pipe(request, body.into_owned(), client, outbox)),
         Ok(Plan::There) => Ok(Remote::there_pipe(&request, &body, client, outbox)),

@@ -74,6 +74,12 @@ impl Model {
         }
     }
 
+    /// A replica has lost everything: what it alone has confirmed may be gone.
+    pub fn lose_one(&mut self) {
+        let alone = |write: &&mut Write| write.replicas == 1;
+        self.writes.values_mut().flatten().filter(alone).for_each(|write| write.replicas = 0);
+    }
+
     /// A delete found nothing, so there is none of it.
     pub fn forget(&mut self, key: &str, id: u64) {
         self.writes.entry(key.into()).or_default().retain(|write| write.id != id);

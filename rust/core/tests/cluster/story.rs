@@ -17,6 +17,9 @@ use crate::world::{Seen, World, routes};
 /// for each replica that may be asked, and the time that a command waits for confirmations.
 const ANSWERED_WITHIN: u64 = 120 * SECOND;
 
+/// A node that came back blank has found its peers to hold the same within this time.
+const CAUGHT_UP_WITHIN: u64 = 120 * SECOND;
+
 /// What may happen in a story.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plot {
@@ -115,6 +118,43 @@ impl Story {
         self.heal();
         end::check(&mut self);
         (self.world.now, self.world.trace)
+    }
+
+    /// Another story of that seed: nodes come back blank, one after the other, and each is healed before the
+    /// next. What enough replicas have confirmed is read all the time, whoever is asked.
+    pub fn run_restarts(mut self) {
+        self.plot = Plot::default();
+        for node in &mut self.world.nodes {
+            node.wall_off = 0;
+        }
+        self.run_for(2 * SECOND);
+        for _ in 0..self.dice.between(2, 4) {
+            self.ask_on(20);
+            let node = self.dice.below(self.world.nodes.len() as u64) as usize;
+            self.model.lose_one();
+            self.world.crash(node, true);
+            self.ask_on(10);
+            self.world.start(node);
+            self.ask_on(60);
+            self.heal();
+            let end = self.world.now + CAUGHT_UP_WITHIN;
+            while self.world.nodes[node].store.is_behind() {
+                assert!(self.world.now < end, "node {node} never catches up");
+                self.run_for(SECOND);
+            }
+        }
+        end::check(&mut self);
+    }
+
+    fn ask_on(&mut self, times: usize) {
+        for _ in 0..times {
+            if self.dice.chance(0.2) {
+                self.leave();
+            }
+            self.ask();
+            let pause = self.dice.pick(&[0, 1, 2, 20, 100]);
+            self.run_for(self.dice.clone().below(pause * MS + 1));
+        }
     }
 
     fn up(&self) -> Vec<usize> {

@@ -4,22 +4,28 @@
 //! The processor's time is that of the node's thread alone, with what the kernel does for it: waking and
 //! reading. What the loopback costs its sender is the sender's. Sent one at a time, handshakes wake the node
 //! for almost each, which is the most that they can cost; sent in segments, they come joined, as from a
-//! network card that joins them. `cargo bench -p turbopump-udt` has what is this project's share of it.
+//! network card that joins them. Beside it stands what a thread takes that reads and drops them and does
+//! nothing else: no node can be below. `cargo bench -p turbopump-udt` has what is this project's share of it.
 #![allow(clippy::print_stdout, reason = "an example reports by printing")]
 
 use std::error::Error;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token};
-use quinn_udp::{Transmit, UdpSocketState};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::time::{ClockId, clock_gettime};
 use turbopump_engine::udp::Udp;
 use turbopump_udt::{Config, Endpoint, EndpointStats, Identity, PresharedKey, PrivateKey, Time};
 
+/// As a node has them.
+const BUFFERS: usize = 4;
+const BUFFER: usize = 65_536;
 /// Handshakes in a segmented datagram of 64 KiB.
 const JOINED: u64 = 50;
 
@@ -55,6 +61,40 @@ fn serve(mut udp: Udp, over: &AtomicBool) -> Result<(f64, EndpointStats), Failur
     let (endpoint, _) = udp.endpoint();
     assert!(endpoint.connections().next().is_none(), "nothing is kept");
     Ok((busy() - began, endpoint.stats()))
+}
+
+/// Reads and drops until the flood is over, with as many buffers as a node. Returns the seconds that this
+/// thread was busy.
+fn drop_all(socket: &UdpSocket, over: &AtomicBool) -> Result<f64, Failure> {
+    let state = UdpSocketState::new(socket.into())?;
+    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(16));
+    poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(0), Interest::READABLE)?;
+    let mut received = vec![0; BUFFERS * BUFFER];
+    let began = busy();
+    while !over.load(Ordering::Relaxed) {
+        poll.poll(&mut events, Some(Duration::from_millis(50)))?;
+        let mut count = if events.is_empty() { 0 } else { BUFFERS };
+        while count == BUFFERS {
+            let mut slices = received.chunks_mut(BUFFER);
+            let mut buffers: [IoSliceMut<'_>; BUFFERS] =
+                std::array::from_fn(|_| IoSliceMut::new(slices.next().unwrap_or_default()));
+            count = state.recv(socket.into(), &mut buffers, &mut [RecvMeta::default(); BUFFERS]).unwrap_or(0);
+        }
+    }
+    Ok(busy() - began)
+}
+
+/// What a core is busy with a flood, in percent, for who does nothing but read it.
+fn floor(init: &[u8], joined: u64, per_second: u64, seconds: u64) -> Result<f64, Failure> {
+    let (socket, over) = (UdpSocket::bind("127.0.0.1:0")?, AtomicBool::new(false));
+    let to = socket.local_addr()?;
+    let busy = thread::scope(|scope| {
+        let server = scope.spawn(|| drop_all(&socket, &over));
+        let sent = flood(init, joined, to, per_second, seconds);
+        over.store(true, Ordering::Relaxed);
+        sent.and_then(|_| server.join().map_err(|_| "the thread panicked")?)
+    })?;
+    Ok(100.0 * busy / seconds as f64)
 }
 
 /// A handshake of a stranger, who knows the node's key or does not.
@@ -106,7 +146,9 @@ fn main() -> Result<(), Failure> {
         let (busy, stats) = served.map_err(|_| "the node's thread panicked")??;
         let (sent, share) = (sent? / seconds, 100.0 * busy / seconds as f64);
         let who = if knows { "who knows the node's key" } else { "who does not know its key" };
-        println!("{sent}/s, {joined} at once, of a stranger {who}: {share:.1}% of a core; {stats:?}");
+        let floor = floor(&init, joined, per_second, seconds)?;
+        let shares = format!("{share:.1}% of a core, {floor:.1}% to read alone");
+        println!("{sent}/s, {joined} at once, of a stranger {who}: {shares}; {stats:?}");
     }
     Ok(())
 }

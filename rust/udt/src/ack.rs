@@ -29,6 +29,10 @@ const EAGER: u64 = 16;
 const RANGES_KEPT: usize = 256;
 /// A sender that has sent so many packets unacknowledged hears of them whatever the clock says.
 const UNACKED_MAX: u32 = 64;
+/// The same in bytes, for paths whose packets are large.
+const UNACKED_BYTES_MAX: usize = 128 << 10;
+/// So many packets unacknowledged are a stream, whose sender may be waiting to hear of them.
+const STREAM: u32 = 4;
 
 /// The packets that came.
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ pub(crate) struct Received {
     largest_at: Time,
     /// Packets that want an acknowledgement since the last one was sent.
     unacked: u32,
+    /// Their bytes.
+    unacked_bytes: usize,
     deadline: Option<Time>,
     /// Something came since the last ACK, so that the next packet may carry one.
     news: bool,
@@ -48,6 +54,7 @@ pub(crate) struct Received {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
     pub number: u64,
+    pub bytes: usize,
     /// Whether it wants an acknowledgement.
     pub eliciting: bool,
     /// Whether its sender would like to hear at once.
@@ -55,9 +62,18 @@ pub(crate) struct Arrival {
     pub ecn: Ecn,
 }
 
+/// How long an acknowledgement may wait when nothing hurries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Of few packets, which an answer may follow that takes the acknowledgement with it.
+    pub few: Duration,
+    /// Of a stream.
+    pub stream: Duration,
+}
+
 impl Received {
-    /// Notes a packet that was not there before. `patience` is how long an acknowledgement may wait.
-    pub fn on_packet(&mut self, now: Time, packet: Arrival, patience: Duration) {
+    /// Notes a packet that was not there before.
+    pub fn on_packet(&mut self, now: Time, packet: Arrival, patience: Patience) {
         let next = self.largest().map_or(0, |largest| largest + 1);
         self.ranges.insert(packet.number..packet.number + 1);
         while self.ranges.len() > RANGES_KEPT {
@@ -78,15 +94,18 @@ impl Received {
             return;
         }
         self.unacked += 1;
+        self.unacked_bytes += packet.bytes;
         let at_once = packet.number != next
             || packet.number < EAGER
             || packet.ecn == Ecn::Ce
-            || self.unacked >= UNACKED_MAX;
+            || self.unacked >= UNACKED_MAX
+            || self.unacked_bytes >= UNACKED_BYTES_MAX;
         let wait = match (at_once, packet.ack_now) {
             (true, _) => Duration::ZERO,
             // An answer that follows soon takes the acknowledgement with it.
-            (false, true) => patience.min(patience / 4).min(Duration::from_millis(1)),
-            (false, false) => patience,
+            (false, true) => (patience.few / 4).min(Duration::from_millis(1)),
+            (false, false) if self.unacked >= STREAM => patience.stream,
+            (false, false) => patience.few,
         };
         self.deadline = Some(self.deadline.map_or(now + wait, |deadline| deadline.min(now + wait)));
     }
@@ -113,7 +132,7 @@ impl Received {
 
     /// The acknowledgement to send now.
     pub fn take(&mut self, now: Time) -> Ack {
-        self.unacked = 0;
+        (self.unacked, self.unacked_bytes) = (0, 0);
         self.deadline = None;
         self.news = false;
         let ranges: SmallVec<_> = self.ranges.iter().rev().take(ACK_RANGES_MAX).collect();
@@ -209,10 +228,10 @@ fn filtered(gaps: &[u64], enough: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(5);
+    const PATIENCE: Patience = Patience { few: Duration::from_millis(5), stream: Duration::from_millis(2) };
 
     fn packet(number: u64) -> Arrival {
-        Arrival { number, eliciting: true, ack_now: false, ecn: Ecn::NotEct }
+        Arrival { number, bytes: 1000, eliciting: true, ack_now: false, ecn: Ecn::NotEct }
     }
 
     fn at(us: u64) -> Time {
@@ -234,6 +253,25 @@ mod tests {
         let ack = received.take(at(210));
         assert_eq!((&ack.ranges[..], ack.delay_us), (&[18..19, 0..17][..], 10));
         assert_eq!(received.deadline(), None);
+    }
+
+    #[test]
+    fn a_stream_is_acknowledged_sooner_than_few_packets_and_at_once_after_many_bytes() {
+        let mut received = Received::default();
+        let deadlines =
+            |received: &mut Received, numbers: std::ops::Range<u64>, bytes| -> Vec<Option<Time>> {
+                let take = |number| {
+                    received.on_packet(at(number), Arrival { bytes, ..packet(number) }, PATIENCE);
+                    received.deadline()
+                };
+                numbers.map(take).collect()
+            };
+        deadlines(&mut received, 0..EAGER, 1000);
+        received.take(at(100));
+        let few = Some(at(5016));
+        assert_eq!(deadlines(&mut received, 16..20, 1000), [few, few, few, Some(at(2019))]);
+        received.take(at(100));
+        assert_eq!(deadlines(&mut received, 20..23, 65_000), [Some(at(5020)), Some(at(5020)), Some(at(22))]);
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::time::Duration;
 use crate::time::Time;
 
 /// Bytes that may go out at once: what one system call takes, or one millisecond's worth if that is less.
-const BURST_MAX: u64 = 64 << 10;
+const BURST_MAX: f64 = (64 << 10) as f64;
 const BURST_TIME: Duration = Duration::from_millis(1);
+/// Where that is passed sooner, what passes in this time: who is woken later than that loses no tokens.
+const LATE: Duration = Duration::from_micros(200);
 
 /// Bytes that may leave now, filled at a rate.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ impl Pacer {
             self.tokens = f64::MAX;
         }
         self.rate = rate.map(|rate| rate.max(1) as f64);
-        let in_burst_time = self.rate.map_or(0.0, |rate| rate * BURST_TIME.as_secs_f64());
-        self.burst = in_burst_time.min(BURST_MAX as f64).max(2.0 * f64::from(mtu));
+        let in_time = |time: Duration| self.rate.map_or(0.0, |rate| rate * time.as_secs_f64());
+        self.burst = in_time(BURST_TIME).min(BURST_MAX.max(in_time(LATE))).max(2.0 * f64::from(mtu));
         self.tokens = self.tokens.min(self.burst);
     }
 

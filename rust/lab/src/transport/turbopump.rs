@@ -1,5 +1,5 @@
-//! Ours: the datagram engine, encrypted, with the driver that nodes have. Who sends does so in its own
-//! thread; another one, beside it, receives and keeps the time.
+//! Ours: the datagram engine, encrypted, with the driver that nodes have. Who waits polls, as a reactor does:
+//! no other thread has to wake it. While nobody waits, a substitute receives and keeps the time.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -26,6 +26,8 @@ const TIMER: Token = Token(1);
 /// Clients that a listener knows beforehand: it takes no strangers.
 const CLIENTS: u32 = 1024;
 const SERVER: u32 = u32::MAX;
+/// The substitute takes over when nobody has waited for so long.
+const UNATTENDED: Duration = Duration::from_millis(10);
 /// Both ends are there before anybody connects.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -39,10 +41,20 @@ impl Turbopump {
         let mut udp = Udp::bind(address.into(), config, Identity { keys: vec![private(key)], psks })?;
         let poll = Poll::new()?;
         udp.register(poll.registry(), SOCKET, TIMER)?;
-        let inner = Inner { udp, kind, peers: HashMap::new(), accepted: VecDeque::new(), failed: None };
-        let session = Arc::new(Session { inner: Mutex::new(inner), changed: Condvar::new() });
-        let receiving = Arc::clone(&session);
-        thread::spawn(move || receiving.receive(poll));
+        let inner = Inner {
+            udp,
+            kind,
+            peers: HashMap::new(),
+            accepted: VecDeque::new(),
+            failed: None,
+            polled: false,
+            waiting: 0,
+            attended: true,
+        };
+        let session =
+            Arc::new(Session { inner: Mutex::new(inner), changed: Condvar::new(), poll: Mutex::new(poll) });
+        let substitute = Arc::clone(&session);
+        thread::spawn(move || substitute.stand_in());
         Ok(session)
     }
 }
@@ -76,7 +88,7 @@ impl Transport for Turbopump {
         let mut inner = session.lock();
         let (endpoint, now) = inner.udp.endpoint();
         let id = endpoint.connect(now, public(SERVER), address.into()).map_err(io::Error::other)?;
-        inner.turn()?;
+        inner.flush()?;
         inner = session
             .wait(inner, |inner| {
                 let peer = inner.peer(id);
@@ -93,6 +105,8 @@ impl Transport for Turbopump {
 struct Session {
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Of who polls, alone.
+    poll: Mutex<Poll>,
 }
 
 struct Inner {
@@ -101,6 +115,12 @@ struct Inner {
     peers: HashMap<ConnectionId, Peer>,
     accepted: VecDeque<ConnectionId>,
     failed: Option<String>,
+    /// Somebody polls, for all.
+    polled: bool,
+    /// How many wait for that one.
+    waiting: usize,
+    /// Somebody who waits has polled since the substitute looked.
+    attended: bool,
 }
 
 /// What came from one peer.
@@ -130,7 +150,7 @@ impl Session {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is something.
+    /// Waits until there is something: polls, unless somebody does.
     fn wait<'s, T>(
         &'s self,
         mut inner: MutexGuard<'s, Inner>,
@@ -143,32 +163,56 @@ impl Session {
             if let Some(failure) = &inner.failed {
                 return Err(io::Error::other(failure.clone()));
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.attended = true;
+            if inner.polled {
+                inner.waiting += 1;
+                inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                inner.waiting -= 1;
+            } else {
+                inner = self.poll(inner);
+            }
         }
     }
 
-    /// The other thread: takes what comes, and does what is due.
-    fn receive(&self, mut poll: Poll) {
+    /// Takes what comes, and does what is due.
+    fn poll<'s>(&'s self, mut inner: MutexGuard<'s, Inner>) -> MutexGuard<'s, Inner> {
+        inner.polled = true;
+        drop(inner);
+        let mut poll = self.poll.lock().unwrap_or_else(PoisonError::into_inner);
         let mut events = Events::with_capacity(16);
-        loop {
-            let polled = poll.poll(&mut events, None);
-            let mut inner = self.lock();
-            for event in &events {
-                match event.token() {
-                    SOCKET => inner.udp.handle_socket(event),
-                    _ => inner.udp.handle_timer(),
-                }
-            }
-            let interrupted = polled.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
-            let done = if interrupted { Ok(()) } else { polled }.and_then(|()| inner.turn());
-            inner.failed = done.err().map(|error| error.to_string());
-            let failed = inner.failed.is_some();
-            drop(inner);
-            self.changed.notify_all();
-            if failed {
-                return;
+        let polled = poll.poll(&mut events, None);
+        drop(poll);
+        let mut inner = self.lock();
+        for event in &events {
+            match event.token() {
+                SOCKET => inner.udp.handle_socket(event),
+                _ => inner.udp.handle_timer(),
             }
         }
+        let interrupted = polled.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        let done = if interrupted { Ok(()) } else { polled }.and_then(|()| inner.turn());
+        inner.failed = done.err().map(|error| error.to_string());
+        inner.polled = false;
+        if inner.waiting > 0 {
+            self.changed.notify_all();
+        }
+        inner
+    }
+
+    /// The substitute: polls while nobody waits who would.
+    fn stand_in(&self) {
+        let mut inner = self.lock();
+        while inner.failed.is_none() {
+            if inner.polled || std::mem::take(&mut inner.attended) {
+                drop(inner);
+                thread::park_timeout(UNATTENDED);
+                inner = self.lock();
+            } else {
+                inner = self.poll(inner);
+            }
+        }
+        drop(inner);
+        self.changed.notify_all();
     }
 }
 
@@ -179,8 +223,17 @@ impl Inner {
 
     /// Sends and receives all there is, and sorts what came.
     fn turn(&mut self) -> io::Result<()> {
+        self.repeat(Udp::turn)
+    }
+
+    /// Sends all there is. Who polls receives: what another one takes away, polling does not tell.
+    fn flush(&mut self) -> io::Result<()> {
+        self.repeat(Udp::flush)
+    }
+
+    fn repeat(&mut self, act: impl Fn(&mut Udp) -> io::Result<bool>) -> io::Result<()> {
         loop {
-            let more = self.udp.turn()?;
+            let more = act(&mut self.udp)?;
             while let Some((id, event)) = self.udp.endpoint().0.poll_event() {
                 self.handle(id, event);
             }
@@ -218,7 +271,7 @@ impl Inner {
         if let Some(connection) = endpoint.connection_mut(now, id) {
             connection.consumed(message, bytes as u64);
         }
-        self.turn()
+        self.flush()
     }
 }
 
@@ -245,7 +298,7 @@ impl Drop for Link {
             connection.close(0, b"done");
         }
         // What cannot be sent any more is found out by the peer, in time.
-        let _ = inner.turn();
+        let _ = inner.flush();
     }
 }
 
@@ -265,7 +318,7 @@ impl Link {
                 Err(error) => Err(io::Error::other(error)),
             }
         })?;
-        inner.turn()?;
+        inner.flush()?;
         Ok(done)
     }
 }

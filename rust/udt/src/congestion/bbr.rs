@@ -266,7 +266,8 @@ impl Bbr {
     fn set_window(&mut self, ack: &AckInfo) {
         let gain = if self.phase == Phase::Startup { STARTUP_GAIN } else { WINDOW_GAIN };
         // What is acknowledged together, by a batch or a delay, must not stop the sender.
-        let slack = 3 * 65_536_u64.min(self.rate() / 1000).max(u64::from(self.mtu));
+        let ms = self.rate() / 1000;
+        let slack = (3 * 65_536_u64.min(ms).max(u64::from(self.mtu))).max(ms);
         let wanted = (gain * self.pipe() as f64) as u64 + slack;
         let mut window = if self.phase == Phase::Startup || self.window < wanted {
             (self.window + ack.bytes).min(wanted.max(self.initial))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::path::Validation;
 use super::{Connection, State};
-use crate::ack::{Arrival, Ecn};
+use crate::ack::{Arrival, Ecn, Patience};
 use crate::coding::Reader;
 use crate::congestion::AckInfo;
 use crate::error::{CloseReason, Violation};
@@ -23,6 +23,10 @@ const PATH_RESPONSES_MAX: usize = 4;
 const CHALLENGE_RETRY: Duration = Duration::from_millis(100);
 /// An address that does not answer for this is given up, and the one before it used again.
 const VALIDATION_MAX: Duration = Duration::from_secs(2);
+/// An acknowledgement waits so long on the shortest paths for an answer that takes it with it.
+const ANSWER_LEAST: Duration = Duration::from_millis(1);
+/// The same where a stream comes, whose sender stops if it waits for long: some turns of a socket.
+const STREAM_LEAST: Duration = Duration::from_micros(100);
 
 impl Connection {
     /// Takes a packet for one of this connection's sessions. Nothing changes but a counter unless it opens
@@ -60,8 +64,9 @@ impl Connection {
         match self.handle_frames(now, from, frames) {
             Ok(eliciting) => {
                 let Header { number, ack_now, .. } = *header;
-                let arrival = Arrival { number, eliciting, ack_now, ecn };
-                self.received.on_packet(now, arrival, self.ack_patience());
+                let arrival = Arrival { number, bytes: len, eliciting, ack_now, ecn };
+                let patience = Patience { few: self.ack_patience(), stream: self.patience(STREAM_LEAST) };
+                self.received.on_packet(now, arrival, patience);
             }
             Err(violation) => self.violated(violation),
         }
@@ -79,8 +84,11 @@ impl Connection {
     /// How long an acknowledgement may wait when nothing hurries. On the shortest paths a quarter of the
     /// round trip is less than an answer takes to be made, which would carry it.
     pub(super) fn ack_patience(&self) -> Duration {
-        const LEAST: Duration = Duration::from_millis(1);
-        self.config.ack_delay.min((self.rtt.smoothed() / 4).max(LEAST))
+        self.patience(ANSWER_LEAST)
+    }
+
+    fn patience(&self, least: Duration) -> Duration {
+        self.config.ack_delay.min((self.rtt.smoothed() / 4).max(least))
     }
 
     /// The peer uses the keys of a handshake that this side answered.

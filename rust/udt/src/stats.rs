@@ -74,7 +74,7 @@ pub struct ConnectionStats {
 pub struct EndpointStats {
     /// Datagrams that are none of ours, or not well formed.
     pub malformed: u64,
-    /// Datagrams for a session that does not exist.
+    /// Datagrams for a session that does not exist, or that nobody has proved to have the keys of.
     pub unknown_session: u64,
     /// Handshakes with a wrong tag: by somebody who does not know this node's key.
     pub forged_handshakes: u64,

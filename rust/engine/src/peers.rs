@@ -63,37 +63,63 @@ pub struct PeerInfo {
     pub holds_deletes: bool,
 }
 
-/// Datagrams of who is no peer, and what is to be said of them: a line for each cause, and not for each of
-/// them. Secrets differ for a moment while one is replaced, hence the least.
-const STRANGERS: [(Count, u64, &str); 5] = [
-    (|stats| stats.malformed, 1, "they are no packets of this protocol, or of another version of it"),
-    (|stats| stats.other_versions, 1, "their sender speaks another version: update the older of the two"),
-    (
+/// What is to be said of datagrams, if there are so many: a line for each cause, and not for each of them.
+#[derive(Debug)]
+pub struct Remark {
+    /// What it is about.
+    pub event: &'static str,
+    /// What is counted.
+    pub what: &'static str,
+    count: fn(&EndpointStats) -> u64,
+    least: u64,
+    /// What it means, and what to do.
+    pub why: &'static str,
+}
+
+const fn stranger(count: fn(&EndpointStats) -> u64, least: u64, why: &'static str) -> Remark {
+    Remark { event: "strangers", what: "datagrams", count, least, why }
+}
+
+/// Those of who is no peer were dropped. Secrets differ for a moment while one is replaced, hence the least.
+const REMARKS: [Remark; 6] = [
+    stranger(|stats| stats.malformed, 1, "they are no packets of this protocol, or of another version of it"),
+    stranger(
+        |stats| stats.other_versions,
+        1,
+        "their sender speaks another version: update the older of the two",
+    ),
+    stranger(
         |stats| stats.forged_handshakes,
         1,
         "their sender does not have this node's public key: give both the same cluster.json",
     ),
-    (
+    stranger(
         |stats| stats.unknown_peers,
         1,
         "their sender is no member: its public key is not in this node's cluster.json",
     ),
-    (
+    stranger(
         |stats| stats.other_secrets + stats.unheard_answers,
         3,
         "their sender has another secret, or does not hear this node: give both the same cluster.secret",
     ),
+    Remark {
+        event: "clock_set_back",
+        what: "connections",
+        count: |stats| stats.set_back_clocks,
+        least: 1,
+        why: "a member came back with an earlier time of day than before, and was let in: set its clock",
+    },
 ];
-type Count = fn(&EndpointStats) -> u64;
 
-/// How often strangers are spoken of.
-const STRANGERS_MS: u64 = 60_000;
+/// How often each is said.
+const REMARKS_MS: u64 = 60_000;
 
 /// A node's peers.
 #[derive(Debug)]
 pub struct Peers {
-    /// By cause: how many there were when they were last spoken of, and when they may be again.
-    strangers: [(u64, u64); STRANGERS.len()],
+    /// By remark: what was counted when it was last said, and when it may be again.
+    said: [(u64, u64); REMARKS.len()],
     udp: Udp,
     cluster: Cluster,
     links: Vec<Link>,
@@ -122,8 +148,8 @@ impl Peers {
         }
         let link = |at| Link { at, connection: None, unsent: None, streams: Vec::new(), later_ms: 0 };
         let links = addresses.into_iter().map(link).collect();
-        let strangers = Default::default();
-        Ok(Peers { strangers, udp, cluster, links, members: HashMap::new(), by_key })
+        let said = Default::default();
+        Ok(Peers { said, udp, cluster, links, members: HashMap::new(), by_key })
     }
 
     /// As `Udp::register`.
@@ -197,14 +223,15 @@ impl Peers {
         [self.cluster.poll_timeout(), connect].into_iter().flatten().min()
     }
 
-    /// What is to be said of datagrams that were dropped: how many, and why.
-    pub fn poll_stranger(&mut self, now: Now) -> Option<(u64, &'static str)> {
+    /// What is to be said of datagrams, and of how many.
+    pub fn poll_remark(&mut self, now: Now) -> Option<(u64, Remark)> {
         let stats = self.udp.endpoint().0.stats();
-        for ((count, least, why), (told, later_ms)) in STRANGERS.into_iter().zip(&mut self.strangers) {
-            let dropped = count(&stats) - *told;
-            if dropped >= least && now.ms >= *later_ms {
-                (*told, *later_ms) = (count(&stats), now.ms + STRANGERS_MS);
-                return Some((dropped, why));
+        for (remark, (told, later_ms)) in REMARKS.into_iter().zip(&mut self.said) {
+            let count = (remark.count)(&stats);
+            let more = count - *told;
+            if more >= remark.least && now.ms >= *later_ms {
+                (*told, *later_ms) = (count, now.ms + REMARKS_MS);
+                return Some((more, remark));
             }
         }
         None

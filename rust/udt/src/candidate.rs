@@ -24,6 +24,8 @@ pub(crate) struct Candidate {
     pub session: Session,
     /// Answers to this peer in a row that it did not go on after.
     pub answers: u8,
+    /// The peer had proved a newer stamp.
+    pub late: bool,
 }
 
 /// At most one candidate of each peer.

@@ -98,7 +98,9 @@ impl Endpoint {
             self.touch(id);
         } else {
             let before = self.candidates.get(&peer).map_or(0, |before| before.answers);
-            let candidate = Candidate { from, settings, session, answers: before.saturating_add(1) };
+            let (answers, late) = (before.saturating_add(1), self.is_late(&peer, settings.stamp));
+            let candidate = Candidate { from, settings, session, answers, late };
+            self.stats.late_handshakes += u64::from(late);
             self.stats.unheard_answers += u64::from(candidate.answers > UNPROVED_MAX);
             self.candidates.insert(now, self.config.silence_max, peer, candidate);
         }
@@ -106,15 +108,28 @@ impl Endpoint {
         true
     }
 
-    /// Whether a handshake is none that came before, or late.
+    /// Whether a handshake is worth an answer: it did not come before, and takes nobody's place who is more
+    /// likely to be the peer.
+    ///
+    /// A stamp older than the peer's last is of a handshake that somebody repeats, or of a peer whose clock
+    /// was set back. What is repeated is never proved, and costs what any handshake of a stranger may; so it
+    /// is heard, but waits for one with a newer stamp.
     fn is_new(&self, answer: &Answer, renewed: Option<ConnectionId>) -> bool {
         let Settings { stamp, token, .. } = answer.settings;
         if let Some(connection) = renewed.and_then(|id| self.connection(id)) {
             return stamp > connection.stamp;
         }
-        let again = self.candidates.get(&answer.peer).filter(|before| before.settings.token == token);
-        let last = self.admitted.get(&answer.peer);
-        last.is_some_and(|last| stamp > *last) && again.is_none_or(|before| stamp > before.settings.stamp)
+        let Some(before) = self.candidates.get(&answer.peer) else { return true };
+        if before.settings.token == token {
+            stamp > before.settings.stamp
+        } else {
+            self.is_late(&answer.peer, before.settings.stamp) || !self.is_late(&answer.peer, stamp)
+        }
+    }
+
+    /// Whether a peer has proved a stamp that is not older than this one.
+    fn is_late(&self, peer: &PublicKey, stamp: u64) -> bool {
+        self.admitted.get(peer).is_some_and(|last| stamp <= *last)
     }
 
     /// Whether our handshake goes first where both begin at once: one side's must, and both know whose.
@@ -155,10 +170,11 @@ impl Endpoint {
     /// The first packet of a candidate: its sender has the cluster's key, and is the peer from now on.
     pub(super) fn prove(&mut self, now: Time, header: &Header, datagram: &[u8]) -> Option<ConnectionId> {
         let (peer, candidate) = self.candidates.prove(header, datagram)?;
-        let Candidate { from, settings, session, .. } = candidate;
+        let Candidate { from, settings, session, late, .. } = candidate;
         let id = self.connection_for(now, peer, from, settings.token)?;
+        self.stats.set_back_clocks += u64::from(late);
         if let Some(last) = self.admitted.get_mut(&peer) {
-            *last = (*last).max(settings.stamp);
+            *last = if late { settings.stamp } else { (*last).max(settings.stamp) };
         }
         self.by_index.insert(session.local, id);
         self.connections.get_mut(&id)?.on_proved(now, session, &settings);

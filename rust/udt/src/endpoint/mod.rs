@@ -57,7 +57,8 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint without connections. `seed` is 32 bytes from the system's source of randomness,
-    /// `unix_nanos` the time of day, which must not be earlier than at this node's last start.
+    /// `unix_nanos` the time of day: where it is earlier than at this node's last start, peers take its
+    /// handshakes for old ones until they are proved.
     pub fn new(now: Time, config: Config, identity: Identity, seed: [u8; 32], unix_nanos: u64) -> Self {
         let mut rng = Rng::new(seed);
         let guard = Guard::new(now, &mut rng, &config);
@@ -305,8 +306,9 @@ impl Endpoint {
             self.candidates.remove(&peer);
         }
         if let Some(last) = self.admitted.get_mut(&peer) {
-            // An INIT that the peer sent before its answer is stale, however late it comes.
-            *last = (*last).max(settings.stamp);
+            // An INIT that the peer sent before its answer is stale, however late it comes. What it shows
+            // first is right even if its clock was set back.
+            *last = if begins { settings.stamp } else { (*last).max(settings.stamp) };
         }
         self.retire_indices(id);
         self.touch(id);

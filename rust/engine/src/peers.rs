@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use turbopump_core::cluster::{Cluster, Now, Outcome, PeerState, Transmit, Urgency};
 use turbopump_core::routes::MemberIndex;
 use turbopump_core::waits::Waiter;
-use turbopump_udt::error::SendError;
+use turbopump_udt::error::{CloseReason, SendError};
 use turbopump_udt::{
     Class, Config, Connection, ConnectionId, ConnectionStats, Endpoint, EndpointStats, Event, Identity,
     MessageId, Options, PublicKey, Time,
@@ -20,8 +20,13 @@ use crate::udp::Udp;
 
 /// Messages handed to a connection in pieces at a time: each may take a window.
 const STREAMS_MAX: usize = 64;
-/// How long a peer that was refused is left alone.
+/// How long a peer that was refused is left alone, and the longest that this node waits when a peer refused
+/// it. Files and versions differ until somebody ends it, and who begins anew with the right one dials at
+/// once: so long are two apart where the one that began anew cannot dial.
 const REFUSED_MS: u64 = 10_000;
+/// How long this node waits when it was refused once; each further time in a row it is twice as long. What
+/// passes by itself is soon over, and anything else costs a handshake each time.
+const REFUSED_FIRST_MS: u64 = 500;
 /// The code with which a peer is sent away.
 const REFUSED: u64 = 1;
 
@@ -44,6 +49,10 @@ struct Link {
     streams: Vec<(MessageId, VecDeque<Bytes>)>,
     /// The next attempt is not before.
     later_ms: u64,
+    /// How often the peer has refused this node since it was last up.
+    refusals: u32,
+    /// The peer is refused, and sent away as soon as it was told what this node is: so it knows why, too.
+    is_refused: bool,
 }
 
 /// Figures of a peer.
@@ -146,8 +155,7 @@ impl Peers {
             by_key.insert(at.key, index as MemberIndex);
             udp.endpoint().0.admit(at.key);
         }
-        let link = |at| Link { at, connection: None, unsent: None, streams: Vec::new(), later_ms: 0 };
-        let links = addresses.into_iter().map(link).collect();
+        let links = addresses.into_iter().map(Link::new).collect();
         let said = Default::default();
         Ok(Peers { said, udp, cluster, links, members: HashMap::new(), by_key })
     }
@@ -206,9 +214,10 @@ impl Peers {
         let more = self.cluster.work(now);
         self.hand_on();
         let more = self.udp.flush()? || more;
+        let more = self.send_away() || more;
         // Time that has passed in the transport may have told something.
         self.handle_events(now);
-        Ok(more)
+        Ok(more || self.links.iter().any(|link| link.is_refused))
     }
 
     /// The next answer to a command that waits.
@@ -218,8 +227,9 @@ impl Peers {
 
     /// When to call `turn` at the latest, in milliseconds of `Now::ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let waiting = self.links.iter().filter(|link| link.connection.is_none() && link.later_ms > 0);
-        let connect = waiting.map(|link| link.later_ms).min();
+        let waits =
+            |link: &&Link| link.connection.is_none() && link.at.address.is_some() && link.later_ms > 0;
+        let connect = self.links.iter().filter(waits).map(|link| link.later_ms).min();
         [self.cluster.poll_timeout(), connect].into_iter().flatten().min()
     }
 
@@ -316,9 +326,11 @@ impl Peers {
             });
             let Some(member) = member else { continue };
             let link = &mut self.links[usize::from(member)];
-            if let Event::Closed(_) = event {
+            if let Event::Closed(reason) = event {
                 self.members.remove(&id);
                 if link.connection == Some(id) {
+                    let was_up = self.cluster.peer_stats(member).state == PeerState::Up;
+                    link.wait_if_refused(now, &reason, was_up);
                     link.forget();
                     self.cluster.handle_closed(now, member);
                 }
@@ -334,16 +346,26 @@ impl Peers {
                 self.cluster.handle_connected(now, member);
                 continue;
             }
-            if link.connection != Some(id) {
+            if link.connection != Some(id) || link.is_refused {
                 continue;
             }
             if !hand_over(&mut self.cluster, endpoint, (time, now), (id, member), event) {
-                link.later_ms = now.ms + REFUSED_MS;
-                if let Some(connection) = endpoint.connection_mut(time, id) {
-                    connection.close(REFUSED, b"refused");
-                }
+                (link.later_ms, link.is_refused) = (now.ms + REFUSED_MS, true);
             }
         }
+    }
+
+    /// Ends the connections of those that are refused. Returns whether there were any.
+    fn send_away(&mut self) -> bool {
+        let (endpoint, now) = self.udp.endpoint();
+        let mut any = false;
+        for link in self.links.iter_mut().filter(|link| link.is_refused) {
+            any = true;
+            if let Some(connection) = link.connection.and_then(|id| endpoint.connection_mut(now, id)) {
+                connection.close(REFUSED, b"refused");
+            }
+        }
+        any
     }
 
     /// Hands the cluster's messages to the transport.
@@ -378,8 +400,32 @@ impl Peers {
 }
 
 impl Link {
+    fn new(at: Address) -> Self {
+        Link {
+            at,
+            connection: None,
+            unsent: None,
+            streams: Vec::new(),
+            later_ms: 0,
+            refusals: 0,
+            is_refused: false,
+        }
+    }
+
+    /// The connection has ended: who was sent away does not come back at once, and each time later.
+    fn wait_if_refused(&mut self, now: Now, reason: &CloseReason, was_up: bool) {
+        if was_up {
+            self.refusals = 0;
+        }
+        if matches!(reason, CloseReason::Peer { code: REFUSED, .. }) {
+            let wait_ms = (REFUSED_FIRST_MS << self.refusals.min(10)).min(REFUSED_MS);
+            self.refusals = self.refusals.saturating_add(1);
+            self.later_ms = self.later_ms.max(now.ms + wait_ms);
+        }
+    }
+
     fn forget(&mut self) {
-        (self.connection, self.unsent) = (None, None);
+        (self.connection, self.unsent, self.is_refused) = (None, None, false);
         self.streams.clear();
     }
 
@@ -477,4 +523,26 @@ fn hand_over(
         _ => Ok(()),
     };
     result.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_waits_twice_as_long_each_time() {
+        let at = Address { key: PublicKey([1; 32]), address: None };
+        let (mut link, mut now) = (Link::new(at), Now::default());
+        let refused = CloseReason::Peer { code: REFUSED, reason: String::new() };
+        let mut wait = |reason: &CloseReason, was_up| {
+            link.wait_if_refused(now, reason, was_up);
+            let wait_ms = link.later_ms.saturating_sub(now.ms);
+            now.ms += wait_ms;
+            wait_ms
+        };
+        let waits: Vec<u64> = (0..8).map(|_| wait(&refused, false)).collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, REFUSED_MS, REFUSED_MS, REFUSED_MS]);
+        assert_eq!(wait(&CloseReason::Local, true), 0, "it had been up, and nobody refuses it");
+        assert_eq!(wait(&refused, false), REFUSED_FIRST_MS);
+    }
 }

@@ -23,6 +23,7 @@ FENCE_EVERY = 50  # datagrams: what a socket holds without losing any
 TAG_AT = 156  # in an INIT: behind its tags are zeros
 KNOCKS = 4
 HELLO = 1
+HOUR_NS = 3_600_000_000_000
 OLD = 0  # a version that there never was
 REFUSED = (1, b"refused")
 PATIENCE_SECONDS = 1.0  # with a knock, which a does not hear while it knocks at c's door
@@ -217,12 +218,13 @@ def test_a_handshake_of_another_version_is_not_answered(besieged: Besieged) -> N
     assert "speaks another version: update the older of the two" in line
 
 
-def refusal(besieged: Besieged) -> tuple[int | None, bytes | None]:
+def refusal(besieged: Besieged, *, set_back_ns: int = 0) -> tuple[int | None, bytes | None]:
     """What a says to a c whose messages are of an old version, when it sends it away."""
     host, port = besieged.address.split(":")
     for _ in range(int(DEADLINE_SECONDS / PATIENCE_SECONDS)):
         with besieged.peer() as peer:
             peer.socket.settimeout(PATIENCE_SECONDS)
+            peer.set_back_ns = set_back_ns
             try:
                 peer.connect((host, int(port)), besieged.public_key)
             except TimeoutError:
@@ -247,6 +249,18 @@ def test_messages_of_another_version_are_refused(besieged: Besieged) -> None:
     assert line.startswith("peer_refused ")
     assert "peer=c" in line
     assert "speaks another version: update the older of the two" in line
+
+
+def test_a_member_whose_clock_was_set_back_is_heard(besieged: Besieged) -> None:
+    """As soon as it has proved who it is; a line says what is to be done, and another refuses this one."""
+    besieged.trio.kill("c")
+    for _ in range(KNOCKS):
+        assert refusal(besieged, set_back_ns=HOUR_NS) == REFUSED
+    besieged.comes_back()
+    clock, refused = sorted(besieged.told(steady=False))
+    assert clock.startswith("clock_set_back ")
+    assert "was let in: set its clock" in clock
+    assert refused.startswith("peer_refused ")
 
 
 @pytest.mark.parametrize("epoch", [0, 1], ids=["of the same number", "of another number"])

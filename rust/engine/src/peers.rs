@@ -10,7 +10,7 @@ use mio::{Registry, Token};
 use turbopump_core::cluster::{Cluster, Now, Outcome, PeerState, Transmit, Urgency};
 use turbopump_core::routes::MemberIndex;
 use turbopump_core::waits::Waiter;
-use turbopump_udt::error::SendError;
+use turbopump_udt::error::{CloseReason, SendError};
 use turbopump_udt::{
     Class, Config, Connection, ConnectionId, ConnectionStats, Endpoint, EndpointStats, Event, Identity,
     MessageId, Options, PublicKey, Time,
@@ -20,13 +20,18 @@ use crate::udp::{self, Udp};
 
 /// Messages handed to a connection in pieces at a time: each may take a window.
 const STREAMS_MAX: usize = 64;
-/// How long a peer that was refused is left alone.
+/// How long a peer that was refused is left alone, and the longest that this node waits when a peer refused
+/// it. Files and versions differ until somebody ends it, and who begins anew with the right one dials at
+/// once: so long are two apart where the one that began anew cannot dial.
 const REFUSED_MS: u64 = 10_000;
 /// Of the time of a node that somebody waits for, what nobody waits for gets one part, and these many are
 /// others'. Healing goes at a quarter of a million small entries a second then, and three times that else.
 const REST: u32 = 2;
 /// Who has asked this node for something asks again within this time.
 const ASKED_MS: u64 = 100;
+/// How long this node waits when it was refused once; each further time in a row it is twice as long. What
+/// passes by itself is soon over, and anything else costs a handshake each time.
+const REFUSED_FIRST_MS: u64 = 500;
 /// The code with which a peer is sent away.
 const REFUSED: u64 = 1;
 
@@ -49,6 +54,10 @@ struct Link {
     streams: Vec<(MessageId, VecDeque<Bytes>)>,
     /// The next attempt is not before.
     later_ms: u64,
+    /// How often the peer has refused this node since it was last up.
+    refusals: u32,
+    /// The peer is refused, and sent away as soon as it was told what this node is: so it knows why, too.
+    is_refused: bool,
 }
 
 /// Figures of a peer.
@@ -68,37 +77,63 @@ pub struct PeerInfo {
     pub holds_deletes: bool,
 }
 
-/// Datagrams of who is no peer, and what is to be said of them: a line for each cause, and not for each of
-/// them. Secrets differ for a moment while one is replaced, hence the least.
-const STRANGERS: [(Count, u64, &str); 5] = [
-    (|stats| stats.malformed, 1, "they are no packets of this protocol, or of another version of it"),
-    (|stats| stats.other_versions, 1, "their sender speaks another version: update the older of the two"),
-    (
+/// What is to be said of datagrams, if there are so many: a line for each cause, and not for each of them.
+#[derive(Debug)]
+pub struct Remark {
+    /// What it is about.
+    pub event: &'static str,
+    /// What is counted.
+    pub what: &'static str,
+    count: fn(&EndpointStats) -> u64,
+    least: u64,
+    /// What it means, and what to do.
+    pub why: &'static str,
+}
+
+const fn stranger(count: fn(&EndpointStats) -> u64, least: u64, why: &'static str) -> Remark {
+    Remark { event: "strangers", what: "datagrams", count, least, why }
+}
+
+/// Those of who is no peer were dropped. Secrets differ for a moment while one is replaced, hence the least.
+const REMARKS: [Remark; 6] = [
+    stranger(|stats| stats.malformed, 1, "they are no packets of this protocol, or of another version of it"),
+    stranger(
+        |stats| stats.other_versions,
+        1,
+        "their sender speaks another version: update the older of the two",
+    ),
+    stranger(
         |stats| stats.forged_handshakes,
         1,
         "their sender does not have this node's public key: give both the same cluster.json",
     ),
-    (
+    stranger(
         |stats| stats.unknown_peers,
         1,
         "their sender is no member: its public key is not in this node's cluster.json",
     ),
-    (
+    stranger(
         |stats| stats.other_secrets + stats.unheard_answers,
         3,
         "their sender has another secret, or does not hear this node: give both the same cluster.secret",
     ),
+    Remark {
+        event: "clock_set_back",
+        what: "connections",
+        count: |stats| stats.set_back_clocks,
+        least: 1,
+        why: "a member came back with an earlier time of day than before, and was let in: set its clock",
+    },
 ];
-type Count = fn(&EndpointStats) -> u64;
 
-/// How often strangers are spoken of.
-const STRANGERS_MS: u64 = 60_000;
+/// How often each is said.
+const REMARKS_MS: u64 = 60_000;
 
 /// A node's peers.
 #[derive(Debug)]
 pub struct Peers {
-    /// By cause: how many there were when they were last spoken of, and when they may be again.
-    strangers: [(u64, u64); STRANGERS.len()],
+    /// By remark: what was counted when it was last said, and when it may be again.
+    said: [(u64, u64); REMARKS.len()],
     udp: Udp,
     cluster: Cluster,
     links: Vec<Link>,
@@ -129,11 +164,9 @@ impl Peers {
             by_key.insert(at.key, index as MemberIndex);
             udp.endpoint().0.admit(at.key);
         }
-        let link = |at| Link { at, connection: None, unsent: None, streams: Vec::new(), later_ms: 0 };
-        let links = addresses.into_iter().map(link).collect();
-        let strangers = Default::default();
-        let (members, rests) = (HashMap::new(), None);
-        Ok(Peers { strangers, udp, cluster, links, members, by_key, asked_ms: 0, rests })
+        let links = addresses.into_iter().map(Link::new).collect();
+        let (said, members, rests) = (Default::default(), HashMap::new(), None);
+        Ok(Peers { said, udp, cluster, links, members, by_key, asked_ms: 0, rests })
     }
 
     /// As `Udp::register`.
@@ -193,6 +226,7 @@ impl Peers {
         let healing = self.rests.is_none() && self.cluster.heal(now);
         self.hand_on();
         more |= self.udp.flush()?;
+        more |= self.send_away();
         if healing && now.ms < self.asked_ms + ASKED_MS {
             let ended = udp::now();
             self.rests = Some(ended + ended.since(began) * REST);
@@ -204,7 +238,7 @@ impl Peers {
         }
         // Time that has passed in the transport may have told something.
         self.handle_events(now);
-        Ok(more)
+        Ok(more || self.links.iter().any(|link| link.is_refused))
     }
 
     /// A client asked for something at this time, on `Now::ms`.
@@ -219,19 +253,21 @@ impl Peers {
 
     /// When to call `turn` at the latest, in milliseconds of `Now::ms`.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let waiting = self.links.iter().filter(|link| link.connection.is_none() && link.later_ms > 0);
-        let connect = waiting.map(|link| link.later_ms).min();
+        let waits =
+            |link: &&Link| link.connection.is_none() && link.at.address.is_some() && link.later_ms > 0;
+        let connect = self.links.iter().filter(waits).map(|link| link.later_ms).min();
         [self.cluster.poll_timeout(), connect].into_iter().flatten().min()
     }
 
-    /// What is to be said of datagrams that were dropped: how many, and why.
-    pub fn poll_stranger(&mut self, now: Now) -> Option<(u64, &'static str)> {
+    /// What is to be said of datagrams, and of how many.
+    pub fn poll_remark(&mut self, now: Now) -> Option<(u64, Remark)> {
         let stats = self.udp.endpoint().0.stats();
-        for ((count, least, why), (told, later_ms)) in STRANGERS.into_iter().zip(&mut self.strangers) {
-            let dropped = count(&stats) - *told;
-            if dropped >= least && now.ms >= *later_ms {
-                (*told, *later_ms) = (count(&stats), now.ms + STRANGERS_MS);
-                return Some((dropped, why));
+        for (remark, (told, later_ms)) in REMARKS.into_iter().zip(&mut self.said) {
+            let count = (remark.count)(&stats);
+            let more = count - *told;
+            if more >= remark.least && now.ms >= *later_ms {
+                (*told, *later_ms) = (count, now.ms + REMARKS_MS);
+                return Some((more, remark));
             }
         }
         None
@@ -316,9 +352,11 @@ impl Peers {
             });
             let Some(member) = member else { continue };
             let link = &mut self.links[usize::from(member)];
-            if let Event::Closed(_) = event {
+            if let Event::Closed(reason) = event {
                 self.members.remove(&id);
                 if link.connection == Some(id) {
+                    let was_up = self.cluster.peer_stats(member).state == PeerState::Up;
+                    link.wait_if_refused(now, &reason, was_up);
                     link.forget();
                     self.cluster.handle_closed(now, member);
                 }
@@ -334,19 +372,29 @@ impl Peers {
                 self.cluster.handle_connected(now, member);
                 continue;
             }
-            if link.connection != Some(id) {
+            if link.connection != Some(id) || link.is_refused {
                 continue;
             }
             if let Event::Message { class: Class::Request, .. } = event {
                 self.asked_ms = now.ms;
             }
             if !hand_over(&mut self.cluster, endpoint, (time, now), (id, member), event) {
-                link.later_ms = now.ms + REFUSED_MS;
-                if let Some(connection) = endpoint.connection_mut(time, id) {
-                    connection.close(REFUSED, b"refused");
-                }
+                (link.later_ms, link.is_refused) = (now.ms + REFUSED_MS, true);
             }
         }
+    }
+
+    /// Ends the connections of those that are refused. Returns whether there were any.
+    fn send_away(&mut self) -> bool {
+        let (endpoint, now) = self.udp.endpoint();
+        let mut any = false;
+        for link in self.links.iter_mut().filter(|link| link.is_refused) {
+            any = true;
+            if let Some(connection) = link.connection.and_then(|id| endpoint.connection_mut(now, id)) {
+                connection.close(REFUSED, b"refused");
+            }
+        }
+        any
     }
 
     /// Hands the cluster's messages to the transport.
@@ -381,8 +429,32 @@ impl Peers {
 }
 
 impl Link {
+    fn new(at: Address) -> Self {
+        Link {
+            at,
+            connection: None,
+            unsent: None,
+            streams: Vec::new(),
+            later_ms: 0,
+            refusals: 0,
+            is_refused: false,
+        }
+    }
+
+    /// The connection has ended: who was sent away does not come back at once, and each time later.
+    fn wait_if_refused(&mut self, now: Now, reason: &CloseReason, was_up: bool) {
+        if was_up {
+            self.refusals = 0;
+        }
+        if matches!(reason, CloseReason::Peer { code: REFUSED, .. }) {
+            let wait_ms = (REFUSED_FIRST_MS << self.refusals.min(10)).min(REFUSED_MS);
+            self.refusals = self.refusals.saturating_add(1);
+            self.later_ms = self.later_ms.max(now.ms + wait_ms);
+        }
+    }
+
     fn forget(&mut self) {
-        (self.connection, self.unsent) = (None, None);
+        (self.connection, self.unsent, self.is_refused) = (None, None, false);
         self.streams.clear();
     }
 
@@ -480,4 +552,26 @@ fn hand_over(
         _ => Ok(()),
     };
     result.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_waits_twice_as_long_each_time() {
+        let at = Address { key: PublicKey([1; 32]), address: None };
+        let (mut link, mut now) = (Link::new(at), Now::default());
+        let refused = CloseReason::Peer { code: REFUSED, reason: String::new() };
+        let mut wait = |reason: &CloseReason, was_up| {
+            link.wait_if_refused(now, reason, was_up);
+            let wait_ms = link.later_ms.saturating_sub(now.ms);
+            now.ms += wait_ms;
+            wait_ms
+        };
+        let waits: Vec<u64> = (0..8).map(|_| wait(&refused, false)).collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, REFUSED_MS, REFUSED_MS, REFUSED_MS]);
+        assert_eq!(wait(&CloseReason::Local, true), 0, "it had been up, and nobody refuses it");
+        assert_eq!(wait(&refused, false), REFUSED_FIRST_MS);
+    }
 }

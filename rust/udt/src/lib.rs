@@ -3,12 +3,13 @@
 //! Knows bytes and peers, not keys of a store; no socket, no clock, no thread, no randomness of its own.
 //!
 //! Read in this order: [`Endpoint`] is one socket's connections and their handshakes, [`Connection`] one
-//! peer. `packet` and `frame` are the wire. `handshake`, `seal`, `replay` and `guard` keep strangers out.
-//! `send`, `scheduler` and `recv` are messages; `ack`, `loss`, `rtt`, `congestion`, `pacing` and `mtu` carry
-//! them.
+//! peer. `packet` and `frame` are the wire. `handshake`, `candidate`, `seal`, `replay` and `guard` keep
+//! strangers out. `send`, `scheduler` and `recv` are messages; `ack`, `loss`, `rtt`, `congestion`, `pacing`
+//! and `mtu` carry them.
 #![deny(unsafe_code)]
 
 mod ack;
+mod candidate;
 mod coding;
 pub mod config;
 mod congestion;

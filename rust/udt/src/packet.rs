@@ -191,7 +191,8 @@ pub(crate) const SETTINGS_LEN: usize = 52;
 /// What both sides tell each other inside of the handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Settings {
-    /// When this was written, in nanoseconds since 1970: a peer takes each only if it is newer than the last.
+    /// When this was written, in nanoseconds since 1970: with the same token, a peer takes each only if it is
+    /// newer than the last.
     pub stamp: u64,
     /// Names the connection, so that new keys for it are told from a new connection.
     pub token: u64,

@@ -74,7 +74,7 @@ pub struct ConnectionStats {
 pub struct EndpointStats {
     /// Datagrams that are none of ours, or not well formed.
     pub malformed: u64,
-    /// Datagrams for a session that does not exist.
+    /// Datagrams for a session that does not exist, or that nobody has proved to have the keys of.
     pub unknown_session: u64,
     /// Handshakes with a wrong tag: by somebody who does not know this node's key.
     pub forged_handshakes: u64,
@@ -88,6 +88,11 @@ pub struct EndpointStats {
     /// Handshakes of who asked again and again, and was answered each time: it does not hear the answers, or
     /// cannot open them.
     pub unheard_answers: u64,
+    /// Handshakes older than the last that was proved, and answered: late ones, those that somebody repeats,
+    /// or of a peer whose clock was set back.
+    pub late_handshakes: u64,
+    /// Connections of peers whose clock was set back, as they have proved.
+    pub set_back_clocks: u64,
     /// Handshakes that come late or again, show a cookie that is none, or must wait for ours.
     pub refused_handshakes: u64,
     /// Handshakes dropped unread: too many from their address, or too many answers waited.

@@ -70,9 +70,9 @@ impl Reactor {
         while let Some(notice) = peers.cluster().poll_notice() {
             self.log_notice(peers, notice);
         }
-        while let Some((dropped, why)) = peers.poll_stranger(self.now()) {
-            let fields = vec![("datagrams", dropped.to_string()), ("why", why.to_owned())];
-            let _ = self.shared.events.push(Event::Logged { level: "warning", event: "strangers", fields });
+        while let Some((count, remark)) = peers.poll_remark(self.now()) {
+            let fields = vec![(remark.what, count.to_string()), ("why", remark.why.to_owned())];
+            let _ = self.shared.events.push(Event::Logged { level: "warning", event: remark.event, fields });
         }
         any
     }

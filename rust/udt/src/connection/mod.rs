@@ -37,6 +37,9 @@ use crate::send::{DatagramQueue, Outbox};
 use crate::stats::ConnectionStats;
 use crate::time::Time;
 
+/// INITs of a peer that are ignored while our own goes first. After so many ours seem not to arrive.
+const IGNORED_MAX: u8 = 3;
+
 /// A link to one peer: reliable messages, best-effort datagrams.
 ///
 /// It belongs to an [`Endpoint`](crate::Endpoint), which brings it packets and time, and sends what it wants
@@ -51,8 +54,12 @@ pub struct Connection {
     /// A cookie from the peer, to show with the next INIT.
     pub(crate) cookie: Option<[u8; 16]>,
     pub(crate) attempt: Option<Attempt>,
-    /// Handshakes of the peer that were answered before it showed that it has the keys.
-    pub(crate) unproved: u8,
+    /// The newest stamp that the peer has shown for this connection.
+    pub(crate) stamp: u64,
+    /// No packet of the peer was opened yet.
+    unheard: bool,
+    /// INITs of the peer that were ignored, because ours goes first.
+    ignored: u8,
     pub(crate) sessions: Sessions,
     /// Indices that the endpoint can give to others.
     pub(crate) retired: Vec<u32>,
@@ -128,7 +135,9 @@ impl Connection {
             token,
             cookie: None,
             attempt: None,
-            unproved: 0,
+            stamp: 0,
+            unheard: true,
+            ignored: 0,
             sessions: Sessions::default(),
             retired: Vec::new(),
             state: State::Connecting,
@@ -340,22 +349,28 @@ impl Connection {
         let until = now + self.config.old_keys;
         self.retired.extend(self.sessions.promote(session, until));
         self.stats.handshakes += 1;
+        self.ignored = 0;
+        self.stamp = self.stamp.max(settings.stamp);
         // The peer sends nothing with the new keys before it has seen them in use.
         self.ping_due = true;
         self.on_heard(now);
         self.start(now, settings);
     }
 
-    /// The peer began the handshake, and this side answered. Its first packet proves that it has the keys.
-    pub(crate) fn on_asked(&mut self, now: Time, session: Session, settings: &Settings) {
+    /// The peer began a handshake to renew the keys, and this side answered. Its first packet under the new
+    /// ones proves that it has them.
+    pub(crate) fn on_asked(&mut self, now: Time, session: Session, stamp: u64) {
         self.now = now;
+        self.stamp = stamp;
         self.retired.extend(self.sessions.next.replace(session).map(|before| before.local));
-        if self.state == State::Connecting {
-            self.unproved = self.unproved.saturating_add(1);
-            self.last_heard = now;
-            self.outbox.set_limits(settings);
-            self.datagram_max = settings.datagram_max;
-        }
+    }
+
+    /// The peer began the handshake, this side answered, and the packet that is taken next proves that the
+    /// peer has the keys.
+    pub(crate) fn on_proved(&mut self, now: Time, session: Session, settings: &Settings) {
+        self.on_asked(now, session, settings.stamp);
+        self.outbox.set_limits(settings);
+        self.datagram_max = settings.datagram_max;
     }
 
     /// Messages flow from here on, unless they do already.
@@ -373,19 +388,28 @@ impl Connection {
         self.events.push_back(Event::Connected);
     }
 
-    /// Whether nothing was ever sent or received but handshakes.
-    pub(crate) fn is_unproved(&self) -> bool {
-        self.state == State::Connecting
+    /// Whether the connection goes on, and nothing but an answer to its handshake has come from the peer: so
+    /// nothing that the peer may have forgotten.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard && !self.is_closed()
     }
 
-    /// The peer began a connection at the same time, and its goes first. Ours is tried again if the peer does
-    /// not go on: it may have given way too.
-    pub(crate) fn adopt(&mut self, now: Time, token: u64, from: SocketAddr) {
+    /// Whether an INIT of the peer has to wait for ours: for the one under way, or for the one that made this
+    /// connection, as long as the peer may not know that. The owner asks where ours goes first; after some
+    /// times ours seems not to arrive, or the peer to have begun anew.
+    pub(crate) fn goes_first(&mut self, token: u64) -> bool {
+        let begun = self.attempt.as_ref().is_some_and(|attempt| attempt.initiation.is_some());
+        let made = self.state == State::Connected && self.unheard && self.token != token;
+        let first = (begun || made) && self.ignored < IGNORED_MAX;
+        self.ignored += u8::from(first);
+        first
+    }
+
+    /// The peer began a connection at the same time, and its goes first.
+    pub(crate) fn adopt(&mut self, token: u64, from: SocketAddr) {
         self.token = token;
-        self.path = Path::new(from);
-        if let Some(attempt) = &mut self.attempt {
-            (attempt.initiation, attempt.ignored) = (None, 0);
-            attempt.retry_at = now + self.config.handshake_retry * 4;
+        if self.state == State::Connecting {
+            self.path = Path::new(from);
         }
     }
 

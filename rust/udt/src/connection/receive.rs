@@ -52,6 +52,7 @@ impl Connection {
         self.now = now;
         let highest = self.replay.insert(header.number);
         self.on_heard(now);
+        self.unheard = false;
         self.stats.packets_received += 1;
         self.stats.bytes_received += len as u64;
         self.confirm(now, header.receiver);
@@ -97,7 +98,8 @@ impl Connection {
         let answered = self.sessions.next.as_ref().map(|next| next.created);
         if let Some(retired) = self.sessions.confirm(index, until) {
             self.retired.extend(retired);
-            self.attempt = None;
+            self.ignored = 0;
+            self.retired.extend(self.attempt.take().map(|attempt| attempt.index));
             self.stats.handshakes += 1;
             if self.state == State::Connecting {
                 self.rtt.update(now.since(answered.unwrap_or(now)), Duration::ZERO);

@@ -32,14 +32,12 @@ pub(crate) struct Attempt {
     pub pause: Duration,
     /// INITs written so far.
     pub written: usize,
-    /// INITs of the peer that were ignored, because ours goes first.
-    pub ignored: u8,
 }
 
 impl Attempt {
     pub fn new(now: Time, config: &Config) -> Self {
         let pause = config.handshake_retry;
-        Attempt { initiation: None, index: 0, sent_at: now, retry_at: now, pause, written: 0, ignored: 0 }
+        Attempt { initiation: None, index: 0, sent_at: now, retry_at: now, pause, written: 0 }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One socket's worth of connections: tells datagrams apart, makes and answers handshakes, keeps the timers.
 
+mod admission;
+
 use core::net::SocketAddr;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -7,16 +9,15 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 
 use crate::ack::Ecn;
+use crate::candidate::Candidates;
 use crate::config::Config;
 use crate::connection::{Attempt, Connection, Session, Transmit};
-use crate::error::{CloseReason, ConnectError, Malformed};
-use crate::guard::{Guard, Verdict};
-use crate::handshake::{Answer, Initiation, PresharedKey, PublicKey, write_cookie};
+use crate::error::{ConnectError, Malformed};
+use crate::guard::Guard;
+use crate::handshake::{Initiation, PresharedKey, PublicKey};
 use crate::identity::{Identity, Me};
 use crate::message::Event;
-use crate::packet::{
-    COOKIE, Cookie, DATA, Header, INIT, INIT_MAC1, Init, RESP, RESP_MAC1, Resp, Settings, VERSION,
-};
+use crate::packet::{COOKIE, Cookie, DATA, Header, INIT, RESP, RESP_MAC1, Resp, Settings};
 use crate::rng::Rng;
 use crate::seal::{Keys, Suite};
 use crate::stats::EndpointStats;
@@ -25,13 +26,6 @@ use crate::time::Time;
 /// Names a connection of an endpoint. Never used again for another.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ConnectionId(pub u64);
-
-/// Answers that wait to be sent; beyond that INITs are dropped, and will be repeated.
-const ANSWERS_MAX: usize = 256;
-/// INITs of a peer that are ignored while our own goes first. After so many ours seem not to arrive.
-const IGNORED_MAX: u8 = 3;
-/// Answers in a row that the peer did not go on after: some may be lost.
-const UNPROVED_MAX: u8 = 2;
 
 /// All connections of one socket.
 ///
@@ -47,8 +41,9 @@ pub struct Endpoint {
     /// Nanoseconds since 1970 at the clock's start.
     epoch: u64,
     last_stamp: u64,
-    /// Peers that may connect, and the newest stamp that each has shown.
+    /// Peers that may connect, and the newest stamp of each that was proved to be its own.
     admitted: HashMap<PublicKey, u64>,
+    candidates: Candidates,
     connections: HashMap<ConnectionId, Box<Connection>>,
     next_id: u64,
     by_peer: HashMap<PublicKey, ConnectionId>,
@@ -62,7 +57,8 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// An endpoint without connections. `seed` is 32 bytes from the system's source of randomness,
-    /// `unix_nanos` the time of day, which must not be earlier than at this node's last start.
+    /// `unix_nanos` the time of day: where it is earlier than at this node's last start, peers take its
+    /// handshakes for old ones until they are proved.
     pub fn new(now: Time, config: Config, identity: Identity, seed: [u8; 32], unix_nanos: u64) -> Self {
         let mut rng = Rng::new(seed);
         let guard = Guard::new(now, &mut rng, &config);
@@ -75,6 +71,7 @@ impl Endpoint {
             epoch: unix_nanos.saturating_sub(now.as_nanos()),
             last_stamp: 0,
             admitted: HashMap::new(),
+            candidates: Candidates::default(),
             connections: HashMap::new(),
             next_id: 0,
             by_peer: HashMap::new(),
@@ -95,6 +92,7 @@ impl Endpoint {
     /// No longer lets a peer connect. A connection that it has goes on: close it.
     pub fn forbid(&mut self, peer: &PublicKey) {
         self.admitted.remove(peer);
+        self.candidates.remove(peer);
     }
 
     /// Replaces the cluster's keys. The connections go on, and renew their keys with the new ones.
@@ -185,6 +183,7 @@ impl Endpoint {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.candidates.handle_timeout(now);
         while let Some((_, id)) = self.timers.first().copied().filter(|(time, _)| *time <= now) {
             self.timers.pop_first();
             if let Some(connection) = self.connections.get_mut(&id) {
@@ -198,7 +197,8 @@ impl Endpoint {
 
     /// When `handle_timeout` is due next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(time, _)| *time)
+        let timer = self.timers.first().map(|(time, _)| *time);
+        [timer, self.candidates.next_timeout()].into_iter().flatten().min()
     }
 
     /// Fills `out` with datagrams to send. `None` when there is nothing to send before the next input.
@@ -254,133 +254,21 @@ impl Endpoint {
         datagram: &mut [u8],
     ) -> Result<(), Malformed> {
         let header = Header::parse(datagram)?;
-        let Some(id) = self.by_index.get(&header.receiver).copied() else {
+        let id = self.by_index.get(&header.receiver).copied();
+        let Some(id) = id.or_else(|| self.prove(now, &header, datagram)) else {
             self.stats.unknown_session += 1;
             return Ok(());
         };
         if let Some(connection) = self.connections.get_mut(&id) {
+            let was_unheard = connection.is_unheard();
             connection.handle_packet(now, from, ecn, &header, datagram);
+            if was_unheard && !connection.is_unheard() {
+                // Of handshakes that crossed, the peer has chosen this one.
+                self.candidates.remove(&connection.peer());
+            }
             self.touch(id);
         }
         Ok(())
-    }
-
-    fn handle_init(&mut self, now: Time, from: SocketAddr, datagram: &[u8]) -> Result<(), Malformed> {
-        let init = Init::parse(datagram)?;
-        let is_for = |me: &Me| me.is_meant(&datagram[..INIT_MAC1], init.mac1);
-        let Some(at) = self.identity.iter().position(is_for) else {
-            self.stats.forged_handshakes += 1;
-            return Ok(());
-        };
-        if init.version != VERSION {
-            self.stats.other_versions += 1;
-            return Ok(());
-        }
-        if self.answers.len() >= ANSWERS_MAX {
-            self.stats.dropped_handshakes += 1;
-            return Ok(());
-        }
-        match self.guard.judge(now, &from, &datagram[..INIT_MAC1 + 16], init.mac2) {
-            Verdict::Drop => {
-                self.stats.dropped_handshakes += 1;
-                return Ok(());
-            }
-            Verdict::AskCookie => {
-                let cookie = self.guard.cookie(now, &mut self.rng, &from);
-                let mut out = Vec::new();
-                write_cookie(&mut self.rng, &self.identity[at].public, &init, &cookie, &mut out);
-                self.answers.push_back((from, out));
-                self.stats.cookies += 1;
-                return Ok(());
-            }
-            Verdict::Forged => {
-                self.stats.refused_handshakes += 1;
-                return Ok(());
-            }
-            Verdict::Hear => {}
-        }
-        let answer = Answer::read(&mut self.rng, &self.identity[at].key, &init)?;
-        let psk = self.psks.iter().find(|(id, _)| *id == answer.psk_id()).map(|(_, psk)| psk.clone());
-        match psk {
-            _ if !self.admitted.contains_key(&answer.peer) => self.stats.unknown_peers += 1,
-            // Who renews keys offers the secret before this one next.
-            None if !self.is_renewal(&answer) => self.stats.other_secrets += 1,
-            Some(psk) if self.answer(now, from, answer, &psk) => self.stats.answered_handshakes += 1,
-            _ => self.stats.refused_handshakes += 1,
-        }
-        Ok(())
-    }
-
-    /// Answers a handshake of a peer. Returns false if it may not connect now.
-    fn answer(&mut self, now: Time, from: SocketAddr, answer: Answer, psk: &PresharedKey) -> bool {
-        let (peer, settings) = (answer.peer, answer.settings);
-        let Some(last) = self.admitted.get_mut(&peer) else { return false };
-        if settings.stamp <= *last {
-            return false;
-        }
-        let ours_first = self.identity.iter().all(|me| me.public < peer);
-        let known = self.by_peer.get(&peer).copied();
-        if let Some(connection) = known.and_then(|id| self.connections.get_mut(&id)) {
-            let attempt = connection.attempt.as_mut().filter(|attempt| attempt.initiation.is_some());
-            if let Some(attempt) = attempt.filter(|attempt| ours_first && attempt.ignored < IGNORED_MAX) {
-                attempt.ignored += 1;
-                return false;
-            }
-        }
-        *last = settings.stamp;
-        let suite = Suite::choose(self.suites(), settings.suites);
-        let Some(id) = self.connection_for(now, peer, from, settings.token) else { return false };
-        let local = self.new_index(id);
-        let ours = Settings { suites: suite as u16, ..self.settings(now, settings.token) };
-        let remote = answer.sender();
-        let mut out = Vec::new();
-        let Ok(secrets) = answer.write(psk, local, &ours, &mut out) else {
-            self.by_index.remove(&local);
-            return false;
-        };
-        let keys = Keys::new(suite, &secrets.sending, &secrets.receiving);
-        let session = Session { local, remote, keys, created: now, sealed: 0, initiator: false };
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.on_asked(now, session, &settings);
-            self.stats.unheard_answers += u64::from(connection.unproved > UNPROVED_MAX);
-        }
-        self.answers.push_back((from, out));
-        self.touch(id);
-        true
-    }
-
-    /// Whether a handshake is to renew the keys of a connection that goes on without it.
-    fn is_renewal(&self, answer: &Answer) -> bool {
-        let connection = self.find(&answer.peer).and_then(|id| self.connection(id));
-        connection.is_some_and(|known| known.is_connected() && known.token == answer.settings.token)
-    }
-
-    /// The connection that a handshake is for: one that is there, or a new one.
-    fn connection_for(
-        &mut self,
-        now: Time,
-        peer: PublicKey,
-        from: SocketAddr,
-        token: u64,
-    ) -> Option<ConnectionId> {
-        if let Some(id) = self.by_peer.get(&peer).copied() {
-            let connection = self.connections.get_mut(&id)?;
-            if connection.token == token {
-                return Some(id);
-            }
-            if connection.is_unproved() {
-                // Both began at once: theirs it is, and ours takes its name.
-                connection.adopt(now, token, from);
-                return Some(id);
-            }
-            connection.end(CloseReason::Replaced);
-            self.by_peer.remove(&peer);
-            self.touch(id);
-        }
-        if self.connections.len() >= self.config.peers_max {
-            return None;
-        }
-        Some(self.insert(now, peer, from, token))
     }
 
     fn handle_resp(&mut self, now: Time, datagram: &[u8]) -> Result<(), Malformed> {
@@ -411,11 +299,16 @@ impl Endpoint {
         let keys = Keys::new(suite, &secrets.sending, &secrets.receiving);
         let (local, remote) = (resp.receiver, resp.sender);
         let session = Session { local, remote, keys, created: now, sealed: 0, initiator: true };
-        let peer = connection.peer();
+        let (peer, begins) = (connection.peer(), !connection.is_connected());
         connection.on_answered(now, session, &settings);
+        if begins && self.goes_first(&peer) {
+            // Ours went first, and is the one: the peer goes by what it hears.
+            self.candidates.remove(&peer);
+        }
         if let Some(last) = self.admitted.get_mut(&peer) {
-            // An INIT that the peer sent before its answer is stale, however late it comes.
-            *last = (*last).max(settings.stamp);
+            // An INIT that the peer sent before its answer is stale, however late it comes. What it shows
+            // first is right even if its clock was set back.
+            *last = if begins { settings.stamp } else { (*last).max(settings.stamp) };
         }
         self.retire_indices(id);
         self.touch(id);
@@ -449,7 +342,8 @@ impl Endpoint {
     /// Writes an INIT for a connection whose attempt is due.
     fn write_init(&mut self, now: Time, id: ConnectionId, out: &mut Vec<u8>) -> Option<Transmit> {
         let settings = self.settings(now, self.connections.get(&id)?.token);
-        let index = self.new_index(id);
+        let index = self.free_index();
+        self.by_index.insert(index, id);
         let connection = self.connections.get_mut(&id)?;
         let (peer, to) = (connection.peer(), connection.remote());
         let attempt = connection.attempt.as_mut()?;
@@ -510,12 +404,11 @@ impl Endpoint {
         id
     }
 
-    /// An index that no session has, for a session of this connection. Never 0.
-    fn new_index(&mut self, id: ConnectionId) -> u32 {
+    /// An index that no session has. Never 0.
+    fn free_index(&mut self) -> u32 {
         loop {
             let index = self.rng.number() as u32;
-            if index != 0 && !self.by_index.contains_key(&index) {
-                self.by_index.insert(index, id);
+            if index != 0 && !self.by_index.contains_key(&index) && !self.candidates.has(index) {
                 return index;
             }
         }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::Cluster;
 use crate::blob::{BLOB_BYTES_MIN, BlobDraft, BlobRef, Value};
 use crate::entry::View;
-use crate::message::{LargeEntry, Message, MessageError, is_stream};
+use crate::message::{Half, LargeEntry, Message, MessageError, is_stream};
 use crate::record::RecordError;
 use crate::routes::MemberIndex;
 
@@ -29,6 +29,8 @@ pub enum Incoming {
     Request(u64),
     /// The reply to what was forwarded.
     Reply(u64),
+    /// A part of such a reply: its number, what comes before the next bytes, and whether it is the last.
+    ReplyPart(u64, u64, bool),
     /// Nobody wants it.
     Unwanted,
 }
@@ -63,6 +65,10 @@ impl Cluster {
             Incoming::Reply(id) => {
                 self.handle_reply(peer, *id, bytes, false);
                 Ok(())
+            }
+            Incoming::ReplyPart(id, offset, _) => {
+                let at = std::mem::replace(offset, offset.saturating_add(bytes.len() as u64));
+                self.handle_reply_part(peer, *id, at, bytes)
             }
             Incoming::NoSpace(_) | Incoming::Unwanted => Ok(()),
         }
@@ -100,11 +106,14 @@ impl Cluster {
             return Err(MessageError::Bad("it did not say what it is first"));
         }
         Ok(match message {
-            Message::Forward { id, wire } => match self.begin_guest(peer, id, wire) {
+            Message::Forward { id, wire, window, .. } => match self.begin_guest(peer, id, wire, window) {
                 Some(guest) => Incoming::Request(guest),
                 None => Incoming::Unwanted,
             },
             Message::Reply { id } => Incoming::Reply(id),
+            Message::Part { of: Half::Reply, id, offset, last } if self.begin_reply_part(peer, id) => {
+                Incoming::ReplyPart(id, offset, last)
+            }
             Message::Large { batch, entry } => {
                 if entry.len > self.replica.limits().value_max as u64 {
                     return Err(MessageError::Bad(
@@ -140,7 +149,11 @@ impl Cluster {
                 self.handle_reply(peer, id, Bytes::new(), true);
                 Ok(())
             }
-            Incoming::Unwanted => Ok(()),
+            Incoming::ReplyPart(id, len, true) => {
+                self.end_reply(peer, id, len);
+                Ok(())
+            }
+            Incoming::ReplyPart(..) | Incoming::Unwanted => Ok(()),
         }
     }
 
@@ -194,6 +207,8 @@ impl Cluster {
             Message::Ack { batch, refused } => self.handle_ack(peer, batch, &refused),
             Message::Fetch { id, key } => self.handle_fetch(peer, id, &key),
             Message::Fetched { id, record } => self.handle_fetched(peer, id, &record)?,
+            Message::Grant { of: Half::Reply, id, upto } => self.handle_grant(peer, id, upto),
+            Message::Cancel { of, id } => self.handle_cancel(peer, of, id),
             _ => {}
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::flow::Inflow;
 use super::peer::Wait;
 use super::{Cluster, Outcome, Urgency};
 use crate::error::Refusal;
@@ -26,6 +27,8 @@ pub enum Due {
     Sync,
     /// A guest that waits for a key.
     Guest(u64),
+    /// A reply in parts, by the peer that it is for and its number there.
+    Reply(MemberIndex, u64),
 }
 
 /// One write of a command.
@@ -86,13 +89,15 @@ pub struct Fetch {
 /// A request that another node runs.
 #[derive(Debug)]
 pub struct Forwarded {
-    forward: Forward,
+    pub forward: Forward,
     /// Who runs it.
-    at: MemberIndex,
+    pub at: MemberIndex,
     /// How many were tried.
     tried: usize,
     /// Some of the reply has come.
-    begun: bool,
+    pub begun: bool,
+    /// The reply, if it comes in parts.
+    pub reply: Option<Box<Inflow>>,
 }
 
 impl Cluster {
@@ -249,8 +254,7 @@ impl Cluster {
 
     /// Has another node run a request.
     pub(super) fn forward(&mut self, forward: Forward) {
-        let id = self.next_id();
-        self.try_forward(id, Forwarded { forward, at: 0, tried: 0, begun: false });
+        self.try_forward(forward.id, Forwarded { forward, at: 0, tried: 0, begun: false, reply: None });
     }
 
     fn try_forward(&mut self, id: u64, mut forwarded: Forwarded) {
@@ -272,7 +276,8 @@ impl Cluster {
         if at == self.routes.me() {
             return self.run_here(id, forwarded);
         }
-        let head = Message::Forward { id, wire: forward.wire }.to_bytes();
+        let window = self.replica.limits().relayed_max as u64;
+        let head = Message::Forward { id, wire: forward.wire, window, open: false }.to_bytes();
         // Sharing the pieces costs nothing; they may be needed for another try.
         let pieces: VecDeque<Bytes> = std::iter::once(head).chain(forward.request.iter().cloned()).collect();
         self.peers[usize::from(at)].transmit(Urgency::Request, false, pieces);
@@ -284,7 +289,7 @@ impl Cluster {
         let (me, wire) = (self.routes.me(), forwarded.forward.wire);
         let request = forwarded.forward.request.clone();
         self.forwards.insert(id, forwarded);
-        if let Some(guest) = self.begin_guest(me, id, wire) {
+        if let Some(guest) = self.begin_guest(me, id, wire, u64::MAX) {
             request.iter().for_each(|piece| self.feed_guest(guest, piece));
             self.end_request(guest);
         }
@@ -353,6 +358,7 @@ impl Cluster {
                 }
             }
             Due::Sync => self.tick(),
+            Due::Reply(peer, id) => self.reply_stalled(peer, id),
             Due::Guest(token) => self.handle_appeared(self.now, token, true),
             Due::Fetch(id) => {
                 if let Some(fetch) = self.fetches.get_mut(&id) {
@@ -382,11 +388,17 @@ fn unread(fetch: &Fetch) -> Refusal {
     Refusal::Unavailable(format!("{have} of {all} replicas answer, {need} were asked for: try again"))
 }
 
-/// The numbers of all that is under way, for tests of what is left behind.
+/// What is under way, for tests of what is left behind.
 impl Cluster {
-    /// Commands that wait for peers.
+    /// Bytes of replies that are held until what is before them has come.
+    pub fn held(&self) -> usize {
+        let flows = self.forwards.values().filter_map(|forwarded| forwarded.reply.as_ref());
+        flows.map(|flow| flow.held()).sum()
+    }
+
+    /// Commands that wait for peers, and what peers wait for.
     pub fn waiting(&self) -> usize {
         let maps: [usize; 3] = [self.writes.len(), self.fetches.len(), self.forwards.len()];
-        maps.iter().sum::<usize>() + self.guests.len()
+        maps.iter().sum::<usize>() + self.guests.len() + self.replies.len()
     }
 }

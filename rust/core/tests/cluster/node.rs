@@ -8,7 +8,7 @@ use bytes::Bytes;
 use turbopump_core::client::Client;
 use turbopump_core::cluster::{Cluster, ClusterConfig, Notice, Now, Urgency, is_guest};
 use turbopump_core::config::Limits;
-use turbopump_core::outbox::{Order, Outbox};
+use turbopump_core::outbox::Outbox;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
 use turbopump_core::routes::{MemberIndex, Routes};
@@ -92,10 +92,8 @@ impl Running {
 
     pub fn leave(&mut self, token: u64) {
         let Some(door) = self.doors.remove(&token) else { return };
+        door.session.forsake(&self.replica);
         let waiter = Waiter { reactor: 0, client: token };
-        if let (true, Some(outbox)) = (door.session.is_unconfirmed(), self.replica.outbox()) {
-            outbox.push(Order::Sealed(waiter));
-        }
         if let Stage::Waiting(key, _) = &door.stage {
             self.replica.waits().cancel(key, waiter);
         }
@@ -222,6 +220,8 @@ impl Running {
             if !bytes.is_empty() {
                 seen.push_back((token, Seen::Bytes(bytes)));
             }
+            // It takes all that it is sent.
+            door.session.handle_sent(0, &self.replica);
             if door.stage == Stage::Closed {
                 seen.push_back((token, Seen::Closed));
             }

@@ -54,13 +54,13 @@ def digest(size: int) -> str:
     return sha.hexdigest()
 
 
-def write(node: Served, key: str, size: int) -> bytes:
+def write(node: Served, key: str, size: int, *, length: str = "") -> bytes:
     """Writes a large value; the answer."""
     with Wire(node.socket, seconds=60) as wire:
-        wire.send(f"write|name={key} length={size}|".encode())
+        wire.send(f"write|name={key} length={length or size}|".encode())
         for piece in pieces(size):
             wire.send(piece)
-        return wire.rest()
+        return wire.half_close().rest()
 
 
 def read(wire: Wire, size: int, *, step: int) -> str:
@@ -99,6 +99,40 @@ def test_who_reads_slowly_has_a_node_hold_a_part_of_the_value(scene: Scene) -> N
         assert wire.rest() == b""
     assert peak(pid) - before < HELD_MAX
     eventually(lambda: requests(scene) == 0)
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_who_writes_has_a_node_hold_a_part_of_the_value(scene: Scene, *, framed: bool) -> None:
+    """In both protocols, whether the length is known or not."""
+    pid = scene.between.process.pid
+    forget_peak(pid)
+    before = peak(pid)
+    if framed:
+        with Wire(scene.between.socket, seconds=60) as wire:
+            wire.send(f"*3\r\n$3\r\nSET\r\n$3\r\n{scene.key}\r\n${SIZE}\r\n".encode())
+            for piece in pieces(SIZE):
+                wire.send(piece)
+            assert wire.send(b"\r\n").line() == b"+OK\r"
+            assert wire.send(command("PING")).line() == b"+PONG\r"
+    else:
+        assert write(scene.between, scene.key, SIZE, length="eof").startswith(b"ok|")
+    assert peak(pid) - before < HELD_MAX
+    assert requests(scene) == 0
+    with Wire(scene.keeper.socket, seconds=60) as wire:
+        wire.send(f"read|name={scene.key}|\n".encode())
+        assert read(wire, SIZE, step=1 << 20) == digest(SIZE)
+
+
+def test_who_leaves_in_the_middle_of_a_write_has_written_nothing(scene: Scene) -> None:
+    """And the keeper forgets what it had of it."""
+    with Wire(scene.between.socket) as wire:
+        wire.send(f"write|name={scene.key} length={SIZE}|".encode())
+        for piece in pieces(SIZE // 4):
+            wire.send(piece)
+        assert requests(scene) == 1
+    eventually(lambda: requests(scene) == 0)
+    with Wire(scene.keeper.socket) as wire:
+        assert wire.send(f"read|name={scene.key}|\n".encode()).rest() == b"small"
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(scene: Scene) -> None:

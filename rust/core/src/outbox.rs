@@ -54,6 +54,15 @@ pub enum Order {
     },
     /// Have one of these members run a request, and answer what it answers.
     Forward(Forward),
+    /// More of the request with this number.
+    More {
+        /// The number.
+        id: u64,
+        /// Its next bytes.
+        pieces: Vec<Bytes>,
+        /// Whether that is all of it.
+        last: bool,
+    },
     /// The client has taken so many bytes of the reply to the request with this number, from its beginning.
     Taken {
         /// The number.
@@ -82,6 +91,8 @@ pub struct Forward {
     pub wire: Wire,
     /// The request as a client would send it.
     pub request: VecDeque<Bytes>,
+    /// Whether there is more of it, which comes as `Order::More`.
+    pub open: bool,
 }
 
 /// The protocol of a request, and how its reply is written.

@@ -264,22 +264,8 @@ impl Remote {
     pub fn there_pipe(request: &Request, body: &Body<'_>, client: &Client, outbox: &Outbox) -> Self {
         let wire = wire_pipe(client, request);
         let key = request.get("name").unwrap_or_default();
-        let spec = request.spec;
-        let reads = spec.is_some_and(only_reads);
-        let (length, id) = (body.len().to_string(), request.id.map(|id| id.to_string()));
-        let mut params: Vec<(&str, &[u8])> = Vec::new();
-        for (name, value) in &request.params {
-            params.extend(std::str::from_utf8(name).ok().map(|name| (name, value.as_slice())));
-        }
-        if spec.is_some_and(|spec| spec.takes_value) {
-            params.push(("length", length.as_bytes()));
-        }
-        if request.frame {
-            params.push(("frame", b"1"));
-        }
-        params.extend(id.as_ref().map(|id| ("id", id.as_bytes())));
-        let mut head = Vec::new();
-        write_header(&mut head, spec.map_or("", |spec| spec.name), &params);
+        let reads = request.spec.is_some_and(only_reads);
+        let mut head = head_of(request, &body.len().to_string());
         let mut bytes = VecDeque::new();
         match body {
             Body::Shared(blob) => {
@@ -295,6 +281,43 @@ impl Remote {
         let id = outbox.number(1);
         send(outbox, (id, 0), outbox.routes().replicas(key), reads, wire, bytes);
         Remote { awaited: Awaited::Reply(Passing { id, come: 0, told: 0 }), wire, id: request.id }
+    }
+
+    /// A request whose value is on its way in goes where its key is kept, its head first; `None` if it is not
+    /// to be sent so: it runs here, or is refused, when all of it is there. Returns its number, too.
+    pub fn open_pipe(
+        request: &Request,
+        len: Option<usize>,
+        client: &Client,
+        outbox: &Outbox,
+    ) -> Option<(Self, u64)> {
+        if Plan::pipe(request, client, outbox.routes()).ok()? != Plan::There {
+            return None;
+        }
+        let head = head_of(request, &len.map_or_else(|| "eof".into(), |len| len.to_string()));
+        let key = request.get("name").unwrap_or_default();
+        let (head, wire) = (VecDeque::from([head.into()]), wire_pipe(client, request));
+        Some(open(outbox, key, wire, head, request.id))
+    }
+
+    /// The same in Redis's protocol: `args` are those before the value, which has `len` bytes, of `count`.
+    pub fn open_resp(
+        args: Args<'_>,
+        (len, count): (usize, usize),
+        client: &Client,
+        outbox: &Outbox,
+    ) -> Option<(Self, u64)> {
+        let spec = table::find(args.bytes(0)).filter(|spec| spec.keys == (1, 1, 1) && spec.accepts(count))?;
+        let key = Some(args.bytes(1)).filter(|_| args.len() > 1)?;
+        let routes = outbox.routes();
+        let moved = client.redirect && routes.door(key).is_some();
+        if client.needs_password || client.guest || moved || routes.is_mine(key) || reads(Some(spec)) {
+            return None;
+        }
+        let before: Vec<Arg<'_>> = (0..args.len()).map(|index| args.arg(index)).collect();
+        let mut head = args_of(format!("*{count}\r\n").into_bytes(), &before);
+        head.push_back(format!("${len}\r\n").into_bytes().into());
+        Some(open(outbox, key, wire_resp(client), head, None))
     }
 
     /// Takes what the cluster says.
@@ -359,7 +382,7 @@ impl Remote {
                 self.refuse(&refusal, out);
                 Step::Answered
             }
-            (_, Outcome::Done | Outcome::Piece(..)) => Step::Waits,
+            (_, Outcome::Done | Outcome::Piece(..) | Outcome::Room(_)) => Step::Waits,
         }
     }
 
@@ -461,12 +484,51 @@ fn send(
     request: VecDeque<Bytes>,
 ) {
     let (waiter, id) = (outbox.waiter(), first + u64::from(part));
-    outbox.push(Order::Forward(Forward { id, waiter, part, to: to.to_vec(), reads, wire, request }));
+    let (to, open) = (to.to_vec(), false);
+    outbox.push(Order::Forward(Forward { id, waiter, part, to, reads, wire, request, open }));
+}
+
+/// Forwards what there is of a write to `key`.
+fn open(
+    outbox: &Outbox,
+    key: &[u8],
+    wire: Wire,
+    request: VecDeque<Bytes>,
+    number: Option<u64>,
+) -> (Remote, u64) {
+    let (waiter, id, to) = (outbox.waiter(), outbox.number(1), outbox.routes().replicas(key).to_vec());
+    outbox.push(Order::Forward(Forward { id, waiter, part: 0, to, reads: false, wire, request, open: true }));
+    let awaited = Awaited::Reply(Passing { id, come: 0, told: 0 });
+    (Remote { awaited, wire, id: number }, id)
+}
+
+/// The head of a request of the pipe protocol whose value has this length.
+fn head_of(request: &Request, length: &str) -> Vec<u8> {
+    let (spec, id) = (request.spec, request.id.map(|id| id.to_string()));
+    let mut params: Vec<(&str, &[u8])> = Vec::new();
+    for (name, value) in &request.params {
+        params.extend(std::str::from_utf8(name).ok().map(|name| (name, value.as_slice())));
+    }
+    if spec.is_some_and(|spec| spec.takes_value) {
+        params.push(("length", length.as_bytes()));
+    }
+    if request.frame {
+        params.push(("frame", b"1"));
+    }
+    params.extend(id.as_ref().map(|id| ("id", id.as_bytes())));
+    let mut head = Vec::new();
+    write_header(&mut head, spec.map_or("", |spec| spec.name), &params);
+    head
 }
 
 /// A request in Redis's protocol, large arguments by reference.
 fn request_of(args: &[Arg<'_>]) -> VecDeque<Bytes> {
-    let (mut all, mut bytes) = (VecDeque::new(), format!("*{}\r\n", args.len()).into_bytes());
+    args_of(format!("*{}\r\n", args.len()).into_bytes(), args)
+}
+
+/// Arguments in Redis's protocol, behind `bytes`.
+pub fn args_of(mut bytes: Vec<u8>, args: &[Arg<'_>]) -> VecDeque<Bytes> {
+    let mut all = VecDeque::new();
     for arg in args {
         let len = match arg {
             Arg::Bytes(bytes) => bytes.len(),

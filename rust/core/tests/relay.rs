@@ -25,6 +25,8 @@ use turbopump_core::version::NodeId;
 use turbopump_core::waits::Waits;
 
 const WINDOW: usize = 4 << 20;
+/// What is read from a client at once.
+const READ: usize = 64 << 10;
 /// What a value is beside its bytes.
 const HEAD: usize = 100;
 const NAMES: [&str; 2] = ["a", "b"];
@@ -178,10 +180,37 @@ impl Pair {
     fn answer(&mut self, at: usize) -> usize {
         let node = &mut self.nodes[at];
         while let Some((_, outcome)) = node.cluster.poll_done() {
+            if node.session.is_sending() {
+                node.session.hear(outcome);
+                continue;
+            }
             node.step(|session, world| session.handle_outcome(outcome, world));
         }
         node.session.handle_sent(node.out.len(), &node.replica);
         node.held()
+    }
+
+    /// Has the client of a send a request as it may, and the network work when it may not. Returns the most
+    /// that a held.
+    fn write(&mut self, request: &[u8]) -> usize {
+        let mut most = 0;
+        for bytes in request.chunks(READ) {
+            if !self.nodes[0].session.has_room(&self.nodes[0].replica) {
+                self.settle();
+                assert!(self.nodes[0].session.has_room(&self.nodes[0].replica), "it stands still");
+            }
+            self.send(0, bytes);
+            self.collect(0);
+            most = most.max(self.nodes[0].held());
+        }
+        self.settle();
+        most
+    }
+
+    /// What the second node has of a key.
+    fn value_there(&self, key: &str) -> Option<Vec<u8>> {
+        let store = self.nodes[1].replica.store();
+        store.read(key.as_bytes(), |view| view.and_then(|view| view.value.map(|value| value.to_vec())))
     }
 
     /// What node b does for a.
@@ -338,4 +367,127 @@ fn more_than_was_asked_for_is_refused() {
     let part = Message::Part { of: Half::Reply, id, offset: WINDOW as u64 - 2, last: false };
     let lie = Bytes::from([&part.to_bytes()[..], b"abc"].concat());
     assert!(pair.nodes[0].cluster.handle_message(pair.now, 1, lie).is_err());
+}
+
+fn set(key: &str, value: &[u8]) -> Vec<u8> {
+    let head = format!("*5\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), value.len());
+    [head.as_bytes(), value, b"\r\n$2\r\nEX\r\n$4\r\n1000\r\n"].concat()
+}
+
+fn write(key: &str, value: &[u8]) -> Vec<u8> {
+    [format!("write|name={key} length={}|", value.len()).as_bytes(), value, b"\n"].concat()
+}
+
+/// What a client is told in all.
+fn heard(node: &mut Node) -> String {
+    let mut all = Vec::new();
+    while !node.out.is_empty() {
+        all.extend(node.read(usize::MAX));
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[test]
+fn a_client_that_writes_fast_has_the_node_in_between_hold_a_window() {
+    for len in [WINDOW + 1, 5 * WINDOW - 7, 64 << 20] {
+        let value = bytes(len);
+        let mut pair = Pair::new();
+        let key = pair.key();
+        let most = pair.write(&[set(&key, &value), get(&key)[..9].into()].concat());
+        assert!(most <= WINDOW + READ, "{most} bytes were held");
+        assert_eq!(heard(&mut pair.nodes[0]), "+OK\r\n");
+        assert!(pair.value_there(&key) == Some(value));
+        assert_eq!((pair.requests(), pair.nodes[0].cluster.waiting()), (0, 0));
+        assert_eq!(pair.nodes[0].replica.store().usage().total().bytes(), 0, "nothing stays in its account");
+    }
+}
+
+#[test]
+fn the_pipe_protocol_writes_so_with_a_length_and_up_to_the_end() {
+    let value = bytes(5 * WINDOW);
+    let mut pair = Pair::new();
+    let key = pair.key();
+    let keep = b"keep|frame=1|\n".to_vec();
+    let most = pair.write(&[keep, write(&key, &value), b"ping||\n".to_vec()].concat());
+    assert!(most <= WINDOW + READ, "{most} bytes were held");
+    let told = heard(&mut pair.nodes[0]);
+    assert!(told.contains("version=") && told.contains("pong"), "{told}");
+    assert!(pair.value_there(&key).as_ref() == Some(&value));
+
+    let mut pair = Pair::new();
+    let most = pair.write(&[format!("write|name={key} length=eof|").as_bytes(), &value].concat());
+    assert!(most <= WINDOW + READ, "{most} bytes were held");
+    assert_eq!(pair.value_there(&key), None, "it has no end yet");
+    pair.nodes[0].step(|session, world| session.handle_input(b"", true, world));
+    pair.settle();
+    assert!(heard(&mut pair.nodes[0]).starts_with("ok|version="));
+    assert_eq!(pair.nodes[0].flow, Flow::Close);
+    assert!(pair.value_there(&key) == Some(value));
+    assert_eq!((pair.requests(), pair.nodes[0].cluster.waiting()), (0, 0));
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_write_has_written_nothing() {
+    let (mut pair, value) = (Pair::new(), bytes(5 * WINDOW));
+    let key = pair.key();
+    let request = set(&key, &value);
+    pair.write(&request[..3 * WINDOW]);
+    assert_eq!(pair.requests(), 1);
+    let node = &pair.nodes[0];
+    node.session.forsake(&node.replica);
+    pair.settle();
+    assert_eq!((pair.requests(), pair.nodes[0].cluster.waiting(), pair.value_there(&key)), (0, 0, None));
+    assert_eq!(pair.nodes[1].replica.store().usage().total().bytes(), 0);
+}
+
+#[test]
+fn who_leaves_when_all_of_a_write_was_sent_has_written_it() {
+    let (mut pair, value) = (Pair::new(), bytes(2 * WINDOW));
+    let key = pair.key();
+    let request = set(&key, &value);
+    let (most, last) = request.split_at(request.len() - READ);
+    pair.write(most);
+    pair.send(0, last);
+    let node = &pair.nodes[0];
+    node.session.forsake(&node.replica);
+    pair.settle();
+    assert!(pair.value_there(&key) == Some(value));
+    assert_eq!((pair.requests(), pair.nodes[0].cluster.waiting()), (0, 0));
+}
+
+#[test]
+fn a_write_whose_node_is_lost_is_skipped_and_refused() {
+    for whole in [false, true] {
+        let (mut pair, value) = (Pair::new(), bytes(5 * WINDOW));
+        let key = pair.key();
+        let request = set(&key, &value);
+        let at = if whole { request.len() } else { 3 * WINDOW };
+        let (before, after) = request.split_at(at - READ);
+        pair.write(before);
+        pair.send(0, &after[..READ]);
+        pair.collect(0);
+        pair.ways = Default::default();
+        let now = pair.now;
+        pair.nodes[0].cluster.handle_closed(now, 1);
+        pair.nodes[1].cluster.handle_closed(now, 0);
+        pair.write(&[&after[READ..], b"PING\r\n"].concat());
+        let told = heard(&mut pair.nodes[0]);
+        let why = if whole { "it may be done or not" } else { "nothing was done, try again" };
+        assert!(told.starts_with('-') && told.contains(why) && told.ends_with("\r\n+PONG\r\n"), "{told}");
+        assert_eq!((pair.requests(), pair.nodes[0].cluster.waiting(), pair.value_there(&key)), (0, 0, None));
+    }
+}
+
+#[test]
+fn a_client_that_sends_nothing_more_is_not_waited_for_for_ever() {
+    let (mut pair, value) = (Pair::new(), bytes(5 * WINDOW));
+    let key = pair.key();
+    let request = set(&key, &value);
+    pair.write(&request[..3 * WINDOW]);
+    pair.now.ms += pair.nodes[1].replica.limits().stall_ms_max;
+    pair.settle();
+    assert_eq!((pair.requests(), pair.nodes[0].cluster.waiting()), (0, 0));
+    pair.write(&request[3 * WINDOW..]);
+    let told = heard(&mut pair.nodes[0]);
+    assert!(told.starts_with('-') && told.contains("waited 600 s for this client"), "{told}");
 }

@@ -59,6 +59,16 @@ impl Outflow {
         self.waiting.push_back(bytes);
     }
 
+    /// Bytes that wait.
+    pub fn held(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether nothing will be added.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Nothing will be added.
     pub fn end(&mut self) {
         self.ended = true;
@@ -145,6 +155,16 @@ impl Inflow {
         let next = self.early.first_entry().filter(|next| *next.key() == self.passed)?.remove();
         self.passed += next.len() as u64;
         Some(next)
+    }
+
+    /// Bytes passed on.
+    pub fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Bytes that may come.
+    pub fn upto(&self) -> u64 {
+        self.upto
     }
 
     /// Whether all bytes were passed on.

@@ -222,7 +222,7 @@ impl Cluster {
     }
 
     /// Answers a request that is done.
-    fn finish_guest(&mut self, token: u64) {
+    pub(super) fn finish_guest(&mut self, token: u64) {
         if !self.guests.get(&token).is_some_and(|guest| guest.over || guest.ended && guest.session.is_idle())
         {
             return;
@@ -279,7 +279,7 @@ impl Cluster {
         let of = self.guests.iter().filter(|(_, guest)| guest.is_of(peer));
         let tokens: Vec<u64> = of.map(|(token, _)| *token).collect();
         tokens.into_iter().for_each(|token| self.drop_guest(token));
-        self.drop_replies_to(peer);
+        self.drop_parts_of(peer);
     }
 }
 

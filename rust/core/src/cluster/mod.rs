@@ -31,7 +31,7 @@ use operation::{Fetch, Forwarded, Writes};
 use peer::Peer;
 pub use peer::{PeerState, PeerStats};
 pub use put::pieces;
-use relay::Replying;
+use relay::{Asking, Replying};
 use watermark::Watermarks;
 
 /// What time it is.
@@ -114,6 +114,8 @@ pub enum Outcome {
     Done,
     /// It has not, or will not.
     Refused(Refusal),
+    /// Of its request, so many bytes may come before it hears of more.
+    Room(u64),
     /// A piece of the reply to a part of it, and whether it is the last.
     Piece(u32, Bytes, bool),
     /// A part of it cannot be run, or nobody knows whether it was.
@@ -144,6 +146,8 @@ pub struct Cluster {
     writes: BTreeMap<Waiter, Writes>,
     fetches: BTreeMap<u64, Fetch>,
     forwards: BTreeMap<u64, Forwarded>,
+    /// Requests of other nodes that come in parts.
+    requests: BTreeMap<(MemberIndex, u64), Asking>,
     /// Replies to requests of other nodes that are sent in parts.
     replies: BTreeMap<(MemberIndex, u64), Replying>,
     next_id: u64,
@@ -183,6 +187,7 @@ impl Cluster {
             writes: BTreeMap::new(),
             fetches: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            requests: BTreeMap::new(),
             replies: BTreeMap::new(),
             next_id: 1,
             deadlines: BTreeSet::from([(0, operation::Due::Sync)]),
@@ -320,6 +325,7 @@ impl Cluster {
                     Order::Sealed(waiter) => self.sealed(waiter),
                     Order::Fetch { key, acks, waiter } => self.fetch(key, acks, waiter),
                     Order::Forward(forward) => self.forward(forward),
+                    Order::More { id, pieces, last } => self.request_goes_on(id, pieces, last),
                     Order::Taken { id, upto } => self.reply_taken(id, upto),
                     Order::Leave(ids) => self.leave(ids),
                 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::flow::Inflow;
+use super::flow::{Inflow, Outflow, part_bytes};
 use super::peer::Wait;
 use super::{Cluster, Outcome, Urgency};
 use crate::error::Refusal;
@@ -27,6 +27,8 @@ pub enum Due {
     Sync,
     /// A guest that waits for a key.
     Guest(u64),
+    /// A request in parts, by the peer that it is from and its number there.
+    Request(MemberIndex, u64),
     /// A reply in parts, by the peer that it is for and its number there.
     Reply(MemberIndex, u64),
 }
@@ -96,6 +98,10 @@ pub struct Forwarded {
     tried: usize,
     /// Some of the reply has come.
     pub begun: bool,
+    /// What is left of the request, if it goes in parts.
+    pub request: Option<Box<Outflow>>,
+    /// Nobody waits for it.
+    pub left: bool,
     /// The reply, if it comes in parts.
     pub reply: Option<Box<Inflow>>,
 }
@@ -254,7 +260,11 @@ impl Cluster {
 
     /// Has another node run a request.
     pub(super) fn forward(&mut self, forward: Forward) {
-        self.try_forward(forward.id, Forwarded { forward, at: 0, tried: 0, begun: false, reply: None });
+        let part = part_bytes(self.replica.limits().relayed_max as u64);
+        // It may overtake its head: who runs it asks for the rest when it has that.
+        let request = forward.open.then(|| Box::new(Outflow::new(0, part)));
+        let (at, tried, begun, left, reply) = (0, 0, false, false, None);
+        self.try_forward(forward.id, Forwarded { forward, at, tried, begun, request, left, reply });
     }
 
     fn try_forward(&mut self, id: u64, mut forwarded: Forwarded) {
@@ -277,7 +287,7 @@ impl Cluster {
             return self.run_here(id, forwarded);
         }
         let window = self.replica.limits().relayed_max as u64;
-        let head = Message::Forward { id, wire: forward.wire, window, open: false }.to_bytes();
+        let head = Message::Forward { id, wire: forward.wire, window, open: forward.open }.to_bytes();
         // Sharing the pieces costs nothing; they may be needed for another try.
         let pieces: VecDeque<Bytes> = std::iter::once(head).chain(forward.request.iter().cloned()).collect();
         self.peers[usize::from(at)].transmit(Urgency::Request, false, pieces);
@@ -315,12 +325,20 @@ impl Cluster {
         for id in lost {
             let Some(forwarded) = self.forwards.remove(&id) else { continue };
             if forwarded.forward.reads && !forwarded.begun {
+                // What came of its reply came too early.
+                let forwarded = Forwarded { reply: None, ..forwarded };
                 self.try_forward(id, forwarded);
                 continue;
             }
             let name = self.routes.name(peer);
-            let text =
-                format!("{name} left while it did this: it may be done or not, read before you try again");
+            let text = match &forwarded.request {
+                Some(request) if !request.is_over() => {
+                    format!("{name} left before it had all of this: nothing was done, try again")
+                }
+                _ => {
+                    format!("{name} left while it did this: it may be done or not, read before you try again")
+                }
+            };
             let refusal = Outcome::PartRefused(forwarded.forward.part, Refusal::Unavailable(text));
             self.done.push_back((forwarded.forward.waiter, refusal));
         }
@@ -358,6 +376,7 @@ impl Cluster {
                 }
             }
             Due::Sync => self.tick(),
+            Due::Request(peer, id) => self.request_stalled(peer, id),
             Due::Reply(peer, id) => self.reply_stalled(peer, id),
             Due::Guest(token) => self.handle_appeared(self.now, token, true),
             Due::Fetch(id) => {
@@ -390,10 +409,11 @@ fn unread(fetch: &Fetch) -> Refusal {
 
 /// What is under way, for tests of what is left behind.
 impl Cluster {
-    /// Bytes of replies that are held until what is before them has come.
+    /// Bytes of requests that are not asked for yet, and of replies before which others are to come.
     pub fn held(&self) -> usize {
-        let flows = self.forwards.values().filter_map(|forwarded| forwarded.reply.as_ref());
-        flows.map(|flow| flow.held()).sum()
+        let replies = self.forwards.values().filter_map(|forwarded| forwarded.reply.as_ref());
+        let requests = self.forwards.values().filter_map(|forwarded| forwarded.request.as_ref());
+        replies.map(|flow| flow.held()).sum::<usize>() + requests.map(|flow| flow.held()).sum::<usize>()
     }
 
     /// Commands that wait for peers, and what peers wait for.

@@ -173,6 +173,19 @@ impl Session {
         }
     }
 
+    /// Whether the request that is on its way in goes to another node as it comes: what the cluster says is
+    /// for `hear`.
+    pub fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// The cluster says something about the request that is on its way in. More of it may be read then.
+    pub fn hear(&mut self, outcome: Outcome) {
+        if let Some(sending) = &mut self.sending {
+            sending.hear(outcome);
+        }
+    }
+
     /// The client has not taken the last `unsent` bytes of what it was sent. To be told while the session
     /// waits for the cluster: the rest of a large value comes as it is taken.
     pub fn handle_sent(&mut self, unsent: usize, replica: &Replica) {
@@ -188,10 +201,11 @@ impl Session {
         if self.unconfirmed {
             outbox.push(Order::Sealed(outbox.waiter_of(self.client.token)));
         }
-        if let Stage::Remote(remote) = &self.stage
-            && let Some(ids) = remote.forwards()
-        {
-            outbox.push(Order::Leave(ids));
-        }
+        let remote = match &self.stage {
+            Stage::Remote(remote) => remote.forwards(),
+            _ => None,
+        };
+        let sending = self.sending.as_ref().map(|sending| sending.number());
+        remote.or(sending).into_iter().for_each(|ids| outbox.push(Order::Leave(ids)));
     }
 }

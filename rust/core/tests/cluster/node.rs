@@ -169,8 +169,10 @@ impl Running {
         let mut any = false;
         while let Some((waiter, outcome)) = self.cluster.poll_done() {
             any = true;
-            let door = self.doors.get_mut(&waiter.client).filter(|door| door.stage == Stage::Remote);
-            if let Some(door) = door {
+            let Some(door) = self.doors.get_mut(&waiter.client) else { continue };
+            if door.session.is_sending() {
+                door.session.hear(outcome);
+            } else if door.stage == Stage::Remote {
                 let step =
                     |session: &mut Session, world: &mut World<'_>| session.handle_outcome(outcome, world);
                 door.run(waiter.client, &self.replica, now, step);
@@ -198,6 +200,7 @@ impl Running {
                 door.run(token, &self.replica, now, Session::resume);
             }
             while door.stage == Stage::Reading
+                && door.session.has_room(&self.replica)
                 && let Some(bytes) = door.input.pop_front()
             {
                 let step =

@@ -88,7 +88,7 @@ impl Story {
             (config.hints_max, config.guests_max) = (dice.pick(&[0, 300, 2000]), dice.pick(&[1, 10_000]));
         }
         // Other dice: the seeds that ever failed are to tell what they told.
-        let relayed_max = Dice::new(!seed).pick(&[1000, 100_000, 4 << 20]);
+        let relayed_max = Dice::new(!seed).pick(&[64 << 10, 300_000, 4 << 20]);
         let limits = Limits { relayed_max, ..Limits::default() };
         let mut world = World::new(count, config, limits, dice.fork());
         for node in 0..count {

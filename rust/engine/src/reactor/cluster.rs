@@ -91,6 +91,12 @@ impl Reactor {
     }
 
     pub(super) fn hand_outcome(&mut self, token: u64, outcome: Outcome) {
+        let connection = self.connections.get_mut(token);
+        if let Some(connection) = connection.filter(|connection| connection.session.is_sending()) {
+            connection.session.hear(outcome);
+            // There may be room for more of its request.
+            return self.turn(token);
+        }
         self.advance(token, Stage::Remote, |session, world| session.handle_outcome(outcome, world));
     }
 

@@ -119,6 +119,8 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Limits, "max_connections"): COUNTS,
     (Limits, "max_keys"): [*COUNTS, 2**33],
     (Limits, "max_output"): [*SIZES, 4095],
+    (Limits, "max_relayed"): [*SIZES, 65_535],
+    (Limits, "max_stall"): [0, -1, "1", 10**8],
     (Limits, "max_events"): COUNTS,
     (Limits, "max_waits"): [-1, "1", 1.5],
     (Limits, "max_watches"): [-1, "1", 1.5],
@@ -415,6 +417,7 @@ def test_the_engine_has_the_same_defaults() -> None:
             found[place] = factors[0] << factors[1] if "<<" in figure else math.prod(factors)
     named = {
         "wait_ms_max": "max_wait_ms",
+        "stall_ms_max": "max_stall_ms",
         "read_buffer": "read_buffer",
         "feed.bytes_max": "max_change_bytes",
         "feed.queue_max": "max_events",

@@ -153,6 +153,17 @@ def until(happened: Callable[[], bool], what: str, *, seconds: float = DEADLINE_
     raise AssertionError(f"not in {PROBES_MAX} looks: {what}")
 
 
+def peak(pid: int) -> int:
+    """The most bytes of memory that a process had since it began, or since `forget_peak`."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def forget_peak(pid: int) -> None:
+    """Has `peak` begin anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
 def resident(pid: int) -> int:
     """Bytes of memory that a process has."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])

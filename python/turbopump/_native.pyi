@@ -338,6 +338,7 @@ class Engine:
                 0 for no limit), `password` (text or None), `guests` (`uids` and `gids`, each a list or
                 None for everybody), `limits` (`max_key`, `max_value`, `max_line`, `max_request`, `max_args`,
                 `max_connections`, `max_keys`, `max_output`, `max_events`, `max_waits`, `max_wait_ms`,
+                `max_relayed`, `max_stall_ms`,
                 `max_watches`, `max_changes`, `max_change_bytes`, `max_siblings`,
                 `max_sibling_bytes`, `max_sibling_age_ms`, `max_once_bytes`,
                 `max_once_age_ms`, `read_buffer`) and `keyspaces`

@@ -56,6 +56,20 @@ class Limits(Section):
         le=1 << 30,
         description="Bytes of replies a client may leave unread before its next command waits.",
     )
+    max_relayed: Size = Field(
+        default=1 << 22,
+        ge=65_536,
+        le=1 << 30,
+        description="Bytes of a large value that a node holds between a client and the node that keeps it: "
+        "what is on its way at full speed. 4 MiB is 1 Gbit/s over 32 ms.",
+    )
+    max_stall: float = Field(
+        default=600,
+        gt=0,
+        le=10**7,
+        description="Seconds that such a value may stand still because its client does. It goes on by a "
+        "quarter of `max_relayed` at a time: below 2 kB/s nobody is really reading.",
+    )
     max_events: int = Field(
         default=10_000,
         ge=16,

@@ -49,9 +49,12 @@ def engine_options(config: Config, member: Member, secrets: Secrets | None = Non
             "uids": None if member.guests.uids is None else list(member.guests.uids),
             "gids": None if member.guests.gids is None else list(member.guests.gids),
         },
-        "limits": config.limits.model_dump(exclude={"max_wait", "max_sibling_age", "max_once_age"})
+        "limits": config.limits.model_dump(
+            exclude={"max_wait", "max_stall", "max_sibling_age", "max_once_age"}
+        )
         | {
             "max_wait_ms": _ms(config.limits.max_wait),
+            "max_stall_ms": _ms(config.limits.max_stall),
             "max_sibling_age_ms": _ms(config.limits.max_sibling_age),
             "max_once_age_ms": _ms(config.limits.max_once_age),
         },

@@ -19,6 +19,10 @@ pub struct Limits {
     pub args_max: usize,
     /// Bytes of replies a connection may have unsent before its next command waits.
     pub output_max: usize,
+    /// Bytes of a large value on its way between a client and another node that this one holds.
+    pub relayed_max: usize,
+    /// Milliseconds that such a value may stand still because the client does.
+    pub stall_ms_max: u64,
     /// Keys one KEYS may answer.
     pub keys_max: usize,
     /// Clients that wait for a key, on the whole node.
@@ -58,6 +62,8 @@ impl Default for Limits {
             request_max: 16 << 20,
             args_max: 1 << 20,
             output_max: 1 << 20,
+            relayed_max: 4 << 20,
+            stall_ms_max: 600_000,
             keys_max: 1_000_000,
             waits_max: 10_000,
             wait_ms_max: 3_600_000,

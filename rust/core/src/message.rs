@@ -91,9 +91,41 @@ pub enum Message {
         id: u64,
         /// How it is to be answered.
         wire: Wire,
+        /// Bytes of the reply that may come before any are asked for; a longer one comes in parts.
+        window: u64,
+        /// Whether the rest of the request comes in parts, as it is asked for.
+        open: bool,
     },
     /// What the request was answered.
     Reply {
+        /// As it was asked.
+        id: u64,
+    },
+    /// A part of a request or a reply that is too long to be on its way as one. Parts overtake each other.
+    Part {
+        /// Of which of the two.
+        of: Half,
+        /// As it was asked.
+        id: u64,
+        /// What comes before it, in bytes.
+        offset: u64,
+        /// Whether nothing comes after it.
+        last: bool,
+    },
+    /// Of a request or a reply in parts, so many bytes may be sent, counted from its beginning.
+    Grant {
+        /// Of which of the two.
+        of: Half,
+        /// As it was asked.
+        id: u64,
+        /// Bytes.
+        upto: u64,
+    },
+    /// A request or a reply is given up by who sends it: who asked does not wait any more, or who was asked
+    /// does not answer.
+    Cancel {
+        /// Which of the two is over.
+        of: Half,
         /// As it was asked.
         id: u64,
     },
@@ -113,6 +145,15 @@ pub enum Message {
         /// The sender's.
         stamp: u64,
     },
+}
+
+/// What of a request in another node's hands is spoken of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Half {
+    /// What was asked.
+    Request,
+    /// What is answered.
+    Reply,
 }
 
 /// An entry with a large value, which follows it.
@@ -147,13 +188,16 @@ const EXCHANGE: u8 = 9;
 const WATERMARK: u8 = 10;
 const PROMISE: u8 = 11;
 const WELCOME: u8 = 12;
+const PART: u8 = 13;
+const GRANT: u8 = 14;
+const CANCEL: u8 = 15;
 
 const NO_SPACE: u8 = 0;
 const STALE: u8 = 1;
 
 /// Of a stream that may be longer than is kept: the kinds whose last part is taken as it comes.
 pub fn is_stream(kind: u8) -> bool {
-    matches!(kind, FORWARD | REPLY | LARGE)
+    matches!(kind, FORWARD | REPLY | LARGE | PART)
 }
 
 impl Message {
@@ -186,16 +230,26 @@ impl Message {
                 tail(out, FETCHED, *id, &[u8::from(*behind)]);
                 out.extend_from_slice(record);
             }
-            Message::Forward { id, wire } => {
+            Message::Forward { id, wire, window, open } => {
                 let wire = match wire {
                     Wire::Resp2 => 0,
                     Wire::Resp3 => 1,
                     Wire::Pipe => 2,
                     Wire::PipeFramed => 3,
                 };
-                tail(out, FORWARD, *id, &[wire]);
+                tail(out, FORWARD, *id, &[wire, u8::from(*open)]);
+                numbers(out, &[*window]);
             }
             Message::Reply { id } => tail(out, REPLY, *id, &[]),
+            Message::Part { of, id, offset, last } => {
+                tail(out, PART, *id, &[of.byte(), u8::from(*last)]);
+                numbers(out, &[*offset]);
+            }
+            Message::Grant { of, id, upto } => {
+                tail(out, GRANT, *id, &[of.byte()]);
+                numbers(out, &[*upto]);
+            }
+            Message::Cancel { of, id } => tail(out, CANCEL, *id, &[of.byte()]),
             Message::Large { batch, entry } => {
                 tail(out, LARGE, *batch, &[]);
                 out.extend_from_slice(&(entry.key.len() as u16).to_le_bytes());
@@ -242,6 +296,15 @@ impl Message {
             Ok(message) => Ok(Some((message, parts.rest))),
             Err(MessageError::Short) if !whole && is_stream(kind) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Half {
+    fn byte(self) -> u8 {
+        match self {
+            Half::Request => 0,
+            Half::Reply => 1,
         }
     }
 }
@@ -313,11 +376,26 @@ impl Parts {
             ACK => Message::Ack { batch: self.number()?, refused: self.refused()? },
             FETCH => Message::Fetch { id: self.number()?, key: self.all() },
             FETCHED => {
-                let (id, [behind]) = (self.number()?, self.array()?);
-                Message::Fetched { id, behind: behind != 0, record: self.all() }
+                let (id, behind) = (self.number()?, self.flag()?);
+                Message::Fetched { id, behind, record: self.all() }
             }
-            FORWARD => Message::Forward { id: self.number()?, wire: self.wire()? },
+            FORWARD => {
+                let (id, wire, open) = (self.number()?, self.wire()?, self.flag()?);
+                Message::Forward { id, wire, window: self.number()?, open }
+            }
             REPLY => Message::Reply { id: self.number()? },
+            PART => {
+                let (id, of, last) = (self.number()?, self.half()?, self.flag()?);
+                Message::Part { of, id, offset: self.number()?, last }
+            }
+            GRANT => {
+                let (id, of) = (self.number()?, self.half()?);
+                Message::Grant { of, id, upto: self.number()? }
+            }
+            CANCEL => {
+                let id = self.number()?;
+                Message::Cancel { of: self.half()?, id }
+            }
             LARGE => Message::Large { batch: self.number()?, entry: self.large()? },
             EXCHANGE => Message::Exchange(self.all()),
             WATERMARK => Message::Watermark(self.version()?),
@@ -333,6 +411,21 @@ impl Parts {
             2 => Ok(Wire::Pipe),
             3 => Ok(Wire::PipeFramed),
             _ => Err(MessageError::Bad("a forwarded request in no known protocol")),
+        }
+    }
+
+    fn half(&mut self) -> Result<Half, MessageError> {
+        match self.byte()? {
+            0 => Ok(Half::Request),
+            1 => Ok(Half::Reply),
+            _ => Err(MessageError::Bad("neither a request nor a reply")),
+        }
+    }
+
+    fn flag(&mut self) -> Result<bool, MessageError> {
+        match self.byte()? {
+            flag @ (0 | 1) => Ok(flag == 1),
+            _ => Err(MessageError::Bad("neither yes nor no")),
         }
     }
 
@@ -384,8 +477,11 @@ mod tests {
             Message::Ack { batch: 1, refused },
             Message::Fetch { id: 2, key: Bytes::from_static(b"key") },
             Message::Fetched { id: 2, behind: true, record: Bytes::new() },
-            Message::Forward { id: 3, wire: Wire::PipeFramed },
+            Message::Forward { id: 3, wire: Wire::PipeFramed, window: 1 << 22, open: true },
             Message::Reply { id: 3 },
+            Message::Part { of: Half::Reply, id: 3, offset: 1 << 40, last: true },
+            Message::Grant { of: Half::Request, id: 3, upto: 1 << 40 },
+            Message::Cancel { of: Half::Reply, id: 3 },
             Message::Large { batch: 4, entry },
             Message::Exchange(Bytes::from_static(b"digest")),
             Message::Watermark(version),

@@ -2,6 +2,7 @@
 //! Each thread that coordinates has one; the thread that owns the peers takes from all. Not the peers.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -53,11 +54,31 @@ pub enum Order {
     },
     /// Have one of these members run a request, and answer what it answers.
     Forward(Forward),
+    /// More of the request with this number.
+    More {
+        /// The number.
+        id: u64,
+        /// Its next bytes.
+        pieces: Vec<Bytes>,
+        /// Whether that is all of it.
+        last: bool,
+    },
+    /// The client has taken so many bytes of the reply to the request with this number, from its beginning.
+    Taken {
+        /// The number.
+        id: u64,
+        /// Bytes.
+        upto: u64,
+    },
+    /// Nobody waits for the replies to the requests with these numbers.
+    Leave(Range<u64>),
 }
 
 /// A request for another node.
 #[derive(Debug)]
 pub struct Forward {
+    /// Its number, as `Outbox::number` gave it.
+    pub id: u64,
     /// Who waits.
     pub waiter: Waiter,
     /// Which of several requests of one command this is.
@@ -70,6 +91,8 @@ pub struct Forward {
     pub wire: Wire,
     /// The request as a client would send it.
     pub request: VecDeque<Bytes>,
+    /// Whether there is more of it, which comes as `Order::More`.
+    pub open: bool,
 }
 
 /// The protocol of a request, and how its reply is written.
@@ -100,6 +123,8 @@ pub struct Outbox {
     asked: AtomicU8,
     /// Whether that command has written what is to be waited for.
     waiting: AtomicBool,
+    /// Of the next request for another node: no other coordinator of this node has the same.
+    next: AtomicU64,
 }
 
 impl Outbox {
@@ -113,6 +138,7 @@ impl Outbox {
             token: AtomicU64::new(0),
             asked: AtomicU8::new(0),
             waiting: AtomicBool::new(false),
+            next: AtomicU64::new((reactor as u64) << 48),
         }
     }
 
@@ -181,7 +207,17 @@ impl Outbox {
 
     /// Who runs the command under way.
     pub fn waiter(&self) -> Waiter {
-        Waiter { reactor: self.reactor, client: self.token.load(Relaxed) }
+        self.waiter_of(self.token.load(Relaxed))
+    }
+
+    /// The waiter that the client with this token is.
+    pub fn waiter_of(&self, token: u64) -> Waiter {
+        Waiter { reactor: self.reactor, client: token }
+    }
+
+    /// Numbers for so many requests to other nodes, the first of them.
+    pub fn number(&self, count: u64) -> u64 {
+        self.next.fetch_add(count, Relaxed)
     }
 
     /// Gives an order.

@@ -7,6 +7,9 @@ use bytes::Bytes;
 
 use crate::blob::{BLOB_BYTES_MIN, Blob, Value};
 
+/// Bytes of memory that are kept for the next replies.
+const KEPT: usize = 256 * 1024;
+
 /// A queue of bytes. Append at the back; send `front` and `advance` by what was sent.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -147,12 +150,16 @@ impl Output {
         }
         if self.is_empty() {
             self.clear();
+        } else if self.sent >= KEPT && self.sent >= self.bytes.len() / 2 {
+            // Where more is appended before all is sent, what is sent must not stay for ever.
+            self.bytes.drain(..self.sent);
+            self.blobs.iter_mut().for_each(|(at, _)| *at -= self.sent);
+            self.sent = 0;
         }
     }
 
     /// Forgets everything, and gives memory back that few replies need.
     pub fn clear(&mut self) {
-        const KEPT: usize = 256 * 1024;
         self.bytes.clear();
         self.bytes.shrink_to(KEPT);
         self.blobs.clear();
@@ -185,6 +192,30 @@ mod tests {
             output.advance(count);
         }
         sent
+    }
+
+    #[test]
+    fn what_is_sent_takes_no_memory_although_something_is_always_unsent() -> Result<(), NoSpace> {
+        let blob = Arc::new(Blob::new(&[7; BLOB_BYTES_MIN], &Arc::default())?);
+        let (mut output, mut pushed, mut sent) = (Output::default(), Vec::new(), Vec::new());
+        for step in 0..400u32 {
+            let piece = [step as u8; 65_536];
+            output.push(&piece);
+            pushed.extend_from_slice(&piece);
+            if step % 50 == 0 {
+                output.push_blob(Arc::clone(&blob));
+                blob.chunks().for_each(|chunk| pushed.extend_from_slice(chunk));
+            }
+            while output.len() > 200_000 {
+                let count = output.front().len().min(70_000);
+                sent.extend_from_slice(&output.front()[..count]);
+                output.advance(count);
+            }
+            assert!(output.bytes.capacity() < 4 * KEPT, "{}", output.bytes.capacity());
+        }
+        sent.extend(drain(&mut output, usize::MAX));
+        assert_eq!(sent, pushed);
+        Ok(())
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! away. Not the way there and back: that is the cluster's.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use crate::client::Client;
-use crate::cluster::{Outcome, pieces};
+use crate::cluster::{Outcome, part_bytes, pieces};
+use crate::config::Limits;
 use crate::error::Refusal;
 use crate::keyspace::Acks;
 use crate::outbox::{Forward, Order, Outbox, Wire};
@@ -47,10 +49,21 @@ enum Awaited {
     Resp(usize, Option<Refusal>),
     /// This request is run.
     Pipe(Box<Request>, Body<'static>),
-    /// The reply of another node is sent as it comes; whether some of it was.
-    Reply(bool),
-    /// The replies to the parts are made one.
-    Parts(Combine, Vec<Output>, usize),
+    /// The reply of another node is sent as it comes.
+    Reply(Passing),
+    /// The replies to the parts, the first of which has this number, are made one: so many have not come.
+    Parts(u64, Combine, Vec<Output>, usize),
+}
+
+/// A reply on its way through.
+#[derive(Debug)]
+struct Passing {
+    /// The number of the request.
+    id: u64,
+    /// Bytes that have come.
+    come: u64,
+    /// Bytes that the client has taken, as the cluster was told.
+    told: u64,
 }
 
 /// How the replies to the parts of a command are made one.
@@ -213,8 +226,9 @@ impl Remote {
         let spec = table::find(args.bytes(0));
         let key = spec.and_then(|spec| keys(spec, args).next()).unwrap_or_default();
         let all: Vec<Arg<'_>> = (0..args.len()).map(|index| args.arg(index)).collect();
-        send(outbox, 0, outbox.routes().replicas(key), reads(spec), wire, request_of(&all));
-        Remote { awaited: Awaited::Reply(false), wire, id: None }
+        let id = outbox.number(1);
+        send(outbox, (id, 0), outbox.routes().replicas(key), reads(spec), wire, request_of(&all));
+        Remote { awaited: Awaited::Reply(Passing { id, come: 0, told: 0 }), wire, id: None }
     }
 
     /// Where the client is sent instead.
@@ -246,37 +260,24 @@ impl Remote {
         if !(args.len() - 1).is_multiple_of(stride) {
             return Err(Refusal::Syntax("wrong number of arguments for 'mset' command".into()));
         }
+        let first = outbox.number(count as u64);
         for part in 0..count {
             let at = 1 + part * stride;
             let mut request = vec![Arg::Bytes(name)];
             request.extend((at..at + stride).map(|index| args.arg(index)));
             let to = outbox.routes().replicas(args.bytes(at));
-            send(outbox, part as u32, to, reads(spec), wire, request_of(&request));
+            send(outbox, (first, part as u32), to, reads(spec), wire, request_of(&request));
         }
         let parts = (0..count).map(|_| Output::default()).collect();
-        Ok(Remote { awaited: Awaited::Parts(combine, parts, count), wire, id: None })
+        Ok(Remote { awaited: Awaited::Parts(first, combine, parts, count), wire, id: None })
     }
 
     /// A request in the pipe protocol goes where its key is kept.
     pub fn there_pipe(request: &Request, body: &Body<'_>, client: &Client, outbox: &Outbox) -> Self {
         let wire = wire_pipe(client, request);
         let key = request.get("name").unwrap_or_default();
-        let spec = request.spec;
-        let reads = spec.is_some_and(only_reads);
-        let (length, id) = (body.len().to_string(), request.id.map(|id| id.to_string()));
-        let mut params: Vec<(&str, &[u8])> = Vec::new();
-        for (name, value) in &request.params {
-            params.extend(std::str::from_utf8(name).ok().map(|name| (name, value.as_slice())));
-        }
-        if spec.is_some_and(|spec| spec.takes_value) {
-            params.push(("length", length.as_bytes()));
-        }
-        if request.frame {
-            params.push(("frame", b"1"));
-        }
-        params.extend(id.as_ref().map(|id| ("id", id.as_bytes())));
-        let mut head = Vec::new();
-        write_header(&mut head, spec.map_or("", |spec| spec.name), &params);
+        let reads = request.spec.is_some_and(only_reads);
+        let mut head = head_of(request, &body.len().to_string());
         let mut bytes = VecDeque::new();
         match body {
             Body::Shared(blob) => {
@@ -289,12 +290,50 @@ impl Remote {
             }
         }
         bytes.push_back(Bytes::from_static(b"\n"));
-        send(outbox, 0, outbox.routes().replicas(key), reads, wire, bytes);
-        Remote { awaited: Awaited::Reply(false), wire, id: request.id }
+        let id = outbox.number(1);
+        send(outbox, (id, 0), outbox.routes().replicas(key), reads, wire, bytes);
+        Remote { awaited: Awaited::Reply(Passing { id, come: 0, told: 0 }), wire, id: request.id }
+    }
+
+    /// A request whose value is on its way in goes where its key is kept, its head first; `None` if it is not
+    /// to be sent so: it runs here, or is refused, when all of it is there. Returns its number, too.
+    pub fn open_pipe(
+        request: &Request,
+        len: Option<usize>,
+        client: &Client,
+        (replica, outbox): (&Replica, &Outbox),
+    ) -> Option<(Self, u64)> {
+        if Plan::pipe(request, client, replica, outbox.routes()).ok()? != Plan::There {
+            return None;
+        }
+        let head = head_of(request, &len.map_or_else(|| "eof".into(), |len| len.to_string()));
+        let key = request.get("name").unwrap_or_default();
+        let (head, wire) = (VecDeque::from([head.into()]), wire_pipe(client, request));
+        Some(open(outbox, key, wire, head, request.id))
+    }
+
+    /// The same in Redis's protocol: `args` are those before the value, which has `len` bytes, of `count`.
+    pub fn open_resp(
+        args: Args<'_>,
+        (len, count): (usize, usize),
+        client: &Client,
+        outbox: &Outbox,
+    ) -> Option<(Self, u64)> {
+        let spec = table::find(args.bytes(0)).filter(|spec| spec.keys == (1, 1, 1) && spec.accepts(count))?;
+        let key = Some(args.bytes(1)).filter(|_| args.len() > 1)?;
+        let routes = outbox.routes();
+        let moved = client.redirect && routes.door(key).is_some();
+        if client.needs_password || client.guest || moved || routes.is_mine(key) || reads(Some(spec)) {
+            return None;
+        }
+        let before: Vec<Arg<'_>> = (0..args.len()).map(|index| args.arg(index)).collect();
+        let mut head = args_of(format!("*{count}\r\n").into_bytes(), &before);
+        head.push_back(format!("${len}\r\n").into_bytes().into());
+        Some(open(outbox, key, wire_resp(client), head, None))
     }
 
     /// Takes what the cluster says.
-    pub fn take(&mut self, outcome: Outcome, out: &mut Output) -> Step {
+    pub fn take(&mut self, outcome: Outcome, out: &mut Output, replica: &Replica) -> Step {
         let wire = self.wire;
         match (&mut self.awaited, outcome) {
             (Awaited::Acks(held), Outcome::Done) => {
@@ -316,14 +355,22 @@ impl Remote {
                 }
             }
             (Awaited::Pipe(..), Outcome::Done) => self.run_pipe(),
-            (Awaited::Reply(begun), Outcome::Piece(_, bytes, last)) => {
+            (Awaited::Reply(passing), Outcome::Piece(_, bytes, last)) => {
                 out.push(&bytes);
-                *begun |= !bytes.is_empty();
+                passing.come += bytes.len() as u64;
                 if last { Step::Answered } else { Step::Waits }
             }
-            (Awaited::Reply(true), Outcome::PartRefused(..)) => Step::Broken,
-            (Awaited::Parts(combine, parts, left), Outcome::Piece(part, bytes, last)) => {
-                parts.get_mut(part as usize).into_iter().for_each(|part| part.push(&bytes));
+            (Awaited::Reply(Passing { come: 1.., .. }), Outcome::PartRefused(..)) => Step::Broken,
+            (Awaited::Parts(first, combine, parts, left), Outcome::Piece(part, bytes, last)) => {
+                if let Some(out) = parts.get_mut(part as usize) {
+                    let (step, before) = (step(replica.limits()), out.len() as u64);
+                    out.push(&bytes);
+                    // It is made one with the others, so all of it is needed here.
+                    let upto = before + bytes.len() as u64;
+                    if let (true, Some(outbox)) = (before / step < upto / step && !last, replica.outbox()) {
+                        outbox.push(Order::Taken { id: *first + u64::from(part), upto });
+                    }
+                }
                 *left -= usize::from(last);
                 if *left > 0 {
                     return Step::Waits;
@@ -331,7 +378,7 @@ impl Remote {
                 combine.write(parts, &mut Writer { out, resp3: wire == Wire::Resp3 });
                 Step::Answered
             }
-            (Awaited::Parts(combine, parts, left), Outcome::PartRefused(part, refusal)) => {
+            (Awaited::Parts(_, combine, parts, left), Outcome::PartRefused(part, refusal)) => {
                 if let Some(out) = parts.get_mut(part as usize) {
                     out.clear();
                     Writer { out, resp3: wire == Wire::Resp3 }.refusal(&refusal);
@@ -347,14 +394,33 @@ impl Remote {
                 self.refuse(&refusal, out);
                 Step::Answered
             }
-            (_, Outcome::Done | Outcome::Piece(..)) => Step::Waits,
+            (_, Outcome::Done | Outcome::Piece(..) | Outcome::Room(_)) => Step::Waits,
         }
     }
 
     fn run_pipe(&mut self) -> Step {
-        match std::mem::replace(&mut self.awaited, Awaited::Reply(true)) {
+        match std::mem::replace(&mut self.awaited, Awaited::Resp(0, None)) {
             Awaited::Pipe(request, body) => Step::RunPipe(request, body),
             _ => Step::Answered,
+        }
+    }
+
+    /// The client has not taken the last `unsent` bytes of what it was sent: tells the cluster what it has.
+    pub fn sent(&mut self, unsent: usize, limits: &Limits, outbox: &Outbox) {
+        let Awaited::Reply(passing) = &mut self.awaited else { return };
+        let taken = passing.come.saturating_sub(unsent as u64);
+        if taken >= passing.told + step(limits) {
+            passing.told = taken;
+            outbox.push(Order::Taken { id: passing.id, upto: taken });
+        }
+    }
+
+    /// The numbers of the requests that other nodes run for it.
+    pub fn forwards(&self) -> Option<Range<u64>> {
+        match &self.awaited {
+            Awaited::Reply(passing) => Some(passing.id..passing.id + 1),
+            Awaited::Parts(first, _, parts, _) => Some(*first..*first + parts.len() as u64),
+            Awaited::Acks(_) | Awaited::Resp(..) | Awaited::Pipe(..) => None,
         }
     }
 
@@ -415,14 +481,66 @@ fn reads(spec: Option<&Spec>) -> bool {
     spec.is_some_and(|spec| spec.flags.contains(&"readonly"))
 }
 
-fn send(outbox: &Outbox, part: u32, to: &[MemberIndex], reads: bool, wire: Wire, request: VecDeque<Bytes>) {
-    let waiter = outbox.waiter();
-    outbox.push(Order::Forward(Forward { waiter, part, to: to.to_vec(), reads, wire, request }));
+/// Bytes that a client takes before the cluster is told: a part, of which several may be on their way.
+fn step(limits: &Limits) -> u64 {
+    part_bytes(limits.relayed_max as u64)
+}
+
+/// Forwards the part of a command whose first part has this number.
+fn send(
+    outbox: &Outbox,
+    (first, part): (u64, u32),
+    to: &[MemberIndex],
+    reads: bool,
+    wire: Wire,
+    request: VecDeque<Bytes>,
+) {
+    let (waiter, id) = (outbox.waiter(), first + u64::from(part));
+    let (to, open) = (to.to_vec(), false);
+    outbox.push(Order::Forward(Forward { id, waiter, part, to, reads, wire, request, open }));
+}
+
+/// Forwards what there is of a write to `key`.
+fn open(
+    outbox: &Outbox,
+    key: &[u8],
+    wire: Wire,
+    request: VecDeque<Bytes>,
+    number: Option<u64>,
+) -> (Remote, u64) {
+    let (waiter, id, to) = (outbox.waiter(), outbox.number(1), outbox.routes().replicas(key).to_vec());
+    outbox.push(Order::Forward(Forward { id, waiter, part: 0, to, reads: false, wire, request, open: true }));
+    let awaited = Awaited::Reply(Passing { id, come: 0, told: 0 });
+    (Remote { awaited, wire, id: number }, id)
+}
+
+/// The head of a request of the pipe protocol whose value has this length.
+fn head_of(request: &Request, length: &str) -> Vec<u8> {
+    let (spec, id) = (request.spec, request.id.map(|id| id.to_string()));
+    let mut params: Vec<(&str, &[u8])> = Vec::new();
+    for (name, value) in &request.params {
+        params.extend(std::str::from_utf8(name).ok().map(|name| (name, value.as_slice())));
+    }
+    if spec.is_some_and(|spec| spec.takes_value) {
+        params.push(("length", length.as_bytes()));
+    }
+    if request.frame {
+        params.push(("frame", b"1"));
+    }
+    params.extend(id.as_ref().map(|id| ("id", id.as_bytes())));
+    let mut head = Vec::new();
+    write_header(&mut head, spec.map_or("", |spec| spec.name), &params);
+    head
 }
 
 /// A request in Redis's protocol, large arguments by reference.
 fn request_of(args: &[Arg<'_>]) -> VecDeque<Bytes> {
-    let (mut all, mut bytes) = (VecDeque::new(), format!("*{}\r\n", args.len()).into_bytes());
+    args_of(format!("*{}\r\n", args.len()).into_bytes(), args)
+}
+
+/// Arguments in Redis's protocol, behind `bytes`.
+pub fn args_of(mut bytes: Vec<u8>, args: &[Arg<'_>]) -> VecDeque<Bytes> {
+    let mut all = VecDeque::new();
     for arg in args {
         let len = match arg {
             Arg::Bytes(bytes) => bytes.len(),

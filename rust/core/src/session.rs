@@ -2,6 +2,7 @@
 //! time and the answers to cold commands, and does what each call's `Flow` says.
 
 mod away;
+mod sending;
 mod watching;
 
 use std::ops::Range;
@@ -22,9 +23,10 @@ use crate::remote::{Plan, Remote, wire_pipe, wire_resp};
 use crate::replica::{Body, Replica};
 use crate::reply::Reply;
 use crate::resp;
-use crate::resp::scan::{Args, Scan, Scanned};
+use crate::resp::scan::{Args, Fed, Scan, Scanned};
 use crate::store::PREFETCH;
 use away::{Away, away_pipe, away_resp};
+use sending::Sending;
 
 /// What the reactor does next for a connection, once the output is sent.
 #[derive(Debug, Eq, PartialEq)]
@@ -83,6 +85,8 @@ pub struct Session {
     ended: bool,
     /// The job under way has written what is to be waited for.
     unconfirmed: bool,
+    /// The value that is on its way in goes to another node as it comes.
+    sending: Option<Box<Sending>>,
 }
 
 #[derive(Debug)]
@@ -117,7 +121,8 @@ impl Session {
     /// The conversation with a client that has just connected.
     pub fn new(client: Client) -> Self {
         let (wire, stage) = (Wire::Unknown, Stage::Reading);
-        Session { client, wire, stage, inbox: Vec::new(), processed: 0, ended: false, unconfirmed: false }
+        let (inbox, sending) = (Vec::new(), None);
+        Session { client, wire, stage, inbox, processed: 0, ended: false, unconfirmed: false, sending }
     }
 
     /// The conversation with another node on behalf of a client of its own: one request, in the protocol that
@@ -157,7 +162,11 @@ impl Session {
         self.ended |= last;
         if let Wire::Resp(scan) = &mut self.wire {
             match scan.feed(input) {
-                Ok(taken) => input = &input[taken..],
+                Ok(Fed { taken, diverted }) => {
+                    let value = &input[..diverted];
+                    self.sending.iter_mut().for_each(|sending| sending.push(value, world.replica));
+                    input = &input[taken..];
+                }
                 Err(broken) => return self.broken(broken, world),
             }
             if scan.is_feeding() {
@@ -177,6 +186,9 @@ impl Session {
     /// Whether more may be read before what is there is processed. A client may send all of a pipeline before
     /// it reads the first reply, as many libraries do.
     pub fn has_room(&self, replica: &Replica) -> bool {
+        if self.sending.as_ref().is_some_and(|sending| !sending.has_room()) {
+            return false;
+        }
         self.inbox.len() - self.processed < limits(&self.client, replica).request_max
     }
 
@@ -333,16 +345,28 @@ impl Session {
                 warm = at + warm_up(rest, world.replica);
             }
             let (end, next) = match scan.scan(rest, limits, usage) {
-                Scanned::Partial if scan.is_feeding() => return (at..at + scan.scanned(), Flow::Read),
+                Scanned::Partial if scan.is_feeding() => {
+                    Sending::go_on_resp(&mut self.sending, scan, rest, &self.client, world);
+                    return (at..at + scan.scanned(), Flow::Read);
+                }
                 Scanned::Partial => return (at..buffer.len(), Flow::Read),
                 Scanned::Broken(broken) => return (0..0, self.broken(broken, world)),
                 Scanned::Refused(end, refusal) => {
+                    self.sending.take().into_iter().for_each(|sending| sending.give_up(world.replica));
                     resp::reply::Writer { out: world.out, resp3: self.client.resp3 }.refusal(&refusal);
                     (end, resp::Next::Done)
                 }
                 Scanned::Request(end) => {
                     let args = scan.args(rest);
-                    if args.is_empty() {
+                    if let Some(sending) = self.sending.take() {
+                        let flow = sending.end_resp(args, &mut self.stage, world);
+                        scan.reset();
+                        at += end;
+                        match flow {
+                            Flow::Read => continue,
+                            flow => return (at..buffer.len(), flow),
+                        }
+                    } else if args.is_empty() {
                         (end, resp::Next::Done)
                     } else if let Some((away, plan)) = away_resp(args, &self.client, world) {
                         // A request that is to run here, later, stays where it is.
@@ -368,29 +392,32 @@ impl Session {
                 at += end;
             }
             match next {
-                resp::Next::Done if world.waits() => {
-                    let flow = self.confirm(mark, wire_resp(&self.client), None, world);
-                    return (at..buffer.len(), flow);
-                }
-                resp::Next::Done => {}
-                resp::Next::Close => return (0..0, Flow::Close),
-                resp::Next::Ask(ask) => {
-                    self.stage = Stage::Asked(None);
-                    return (at..buffer.len(), Flow::Ask(ask));
-                }
-                resp::Next::Job(job) => {
-                    self.unconfirmed = world.waits();
-                    self.stage = Stage::Working(job);
-                    return (at..buffer.len(), Flow::Yield);
-                }
+                resp::Next::Done if !world.waits() => {}
+                next => return (at..buffer.len(), self.pause_resp(next, mark, world)),
             }
         }
         (0..0, Flow::Read)
     }
 
+    /// A request of Redis's protocol is not answered yet, or its reply waits for confirmations.
+    fn pause_resp(&mut self, next: resp::Next, mark: (usize, usize), world: &mut World<'_>) -> Flow {
+        match next {
+            resp::Next::Done => self.confirm(mark, wire_resp(&self.client), None, world),
+            resp::Next::Close => Flow::Close,
+            resp::Next::Ask(ask) => {
+                self.stage = Stage::Asked(None);
+                Flow::Ask(ask)
+            }
+            resp::Next::Job(job) => {
+                self.unconfirmed = world.waits();
+                self.stage = Stage::Working(job);
+                Flow::Yield
+            }
+        }
+    }
+
     fn process_pipe(&mut self, buffer: &[u8], world: &mut World<'_>) -> (Range<usize>, Flow) {
-        let replica = world.replica;
-        let usage = replica.store().usage();
+        let (replica, usage) = (world.replica, world.replica.store().usage());
         let (mut at, mut work_ns) = (0, 0);
         loop {
             let limits = limits(&self.client, replica);
@@ -402,7 +429,11 @@ impl Session {
             work_ns += COMMAND_NS;
             let (end, request, ran) =
                 match pipe.reader.read(&buffer[at..], self.ended, !pipe.keep, limits, usage) {
-                    Read::Partial(end) => return (at + end..buffer.len(), Flow::Read),
+                    Read::Partial(end) => {
+                        let (value, reader) = (&buffer[at..at + end], &mut pipe.reader);
+                        Sending::go_on_pipe(&mut self.sending, reader, value, &self.client, world);
+                        return (at + end..buffer.len(), Flow::Read);
+                    }
                     Read::Broken(refusal) => {
                         let frame = self.client.framed;
                         response::Writer { out: world.out, frame, id: None }.refusal(&refusal);
@@ -411,6 +442,15 @@ impl Session {
                     Read::Refused(end, request, refusal) => (end, request, Err(refusal)),
                     Read::Request(end, request, body) => {
                         replica.counters().commands.bump();
+                        if let Some(sending) = self.sending.take() {
+                            let value = &buffer[at..at + end];
+                            at += end;
+                            match sending.end_pipe(&request, value, &mut self.stage, world) {
+                                Flow::Read if pipe.keep => continue,
+                                Flow::Read => return (0..0, Flow::Close),
+                                flow => return (at..buffer.len(), flow),
+                            }
+                        }
                         match away_pipe(request, body, &self.client, world) {
                             Ok(remote) => {
                                 self.stage = Stage::Remote(Box::new(remote));

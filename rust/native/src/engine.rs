@@ -352,6 +352,7 @@ fn peer<'py>(py: Python<'py>, info: &PeerInfo) -> PyResult<Bound<'py, PyDict>> {
         ("hints", cluster.hints),
         ("hints_lost", cluster.hints_lost),
         ("unconfirmed", cluster.unconfirmed),
+        ("requests", cluster.requests),
         ("rounds", cluster.exchange.rounds),
         ("rounds_equal", cluster.exchange.equal),
         ("digest_bytes", cluster.exchange.bytes),

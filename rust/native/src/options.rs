@@ -90,6 +90,8 @@ pub fn engine(dict: &Bound<'_, PyDict>) -> PyResult<EngineConfig> {
             request_max: limits.take("max_request")?,
             args_max: limits.take("max_args")?,
             output_max: limits.take("max_output")?,
+            relayed_max: limits.take("max_relayed")?,
+            stall_ms_max: limits.take("max_stall_ms")?,
             keys_max: limits.take("max_keys")?,
             waits_max: limits.take("max_waits")?,
             wait_ms_max: limits.take("max_wait_ms")?,

@@ -10,7 +10,7 @@ use super::{Cluster, MemberIndex, Outcome, Urgency};
 use crate::client::Client;
 use crate::error::Refusal;
 use crate::message::Message;
-use crate::outbox::{Order, Wire};
+use crate::outbox::Wire;
 use crate::output::Output;
 use crate::session::{Flow, Session, World};
 use crate::waits::Waiter;
@@ -30,8 +30,8 @@ pub fn is_guest(token: u64) -> bool {
 /// Who gets the reply.
 #[derive(Clone, Copy, Debug)]
 enum Caller {
-    /// A member, which knows the request by this number.
-    Member(MemberIndex, u64),
+    /// A member, which knows the request by this number, and how many bytes of the reply it takes at once.
+    Member(MemberIndex, u64, u64),
     /// This process, which knows it by this number.
     Call(u64),
 }
@@ -53,14 +53,31 @@ pub struct Guest {
     due_ms: u64,
 }
 
+impl Guest {
+    /// Whether it is a request of this member.
+    pub fn is_of(&self, peer: MemberIndex) -> bool {
+        matches!(self.caller, Caller::Member(of, ..) if of == peer)
+    }
+
+    /// Whether it waits for a key, for as long as its client likes.
+    pub fn is_waiting(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Whether it is the request that the member knows by this number.
+    pub fn is(&self, peer: MemberIndex, id: u64) -> bool {
+        matches!(self.caller, Caller::Member(of, number, _) if (of, number) == (peer, id))
+    }
+}
+
 impl Cluster {
     pub(super) fn is_mine(&self, waiter: Waiter) -> bool {
         is_guest(waiter.client)
     }
 
     /// A request begins. Without room for it, it is refused at once.
-    pub(super) fn begin_guest(&mut self, peer: MemberIndex, id: u64, wire: Wire) -> Option<u64> {
-        self.begin(Caller::Member(peer, id), wire)
+    pub(super) fn begin_guest(&mut self, peer: MemberIndex, id: u64, wire: Wire, window: u64) -> Option<u64> {
+        self.begin(Caller::Member(peer, id, window), wire)
     }
 
     /// Runs a request of this process, in the pipe protocol with lengths, as if a client had sent it. The
@@ -82,7 +99,7 @@ impl Cluster {
         client.framed = wire == Wire::PipeFramed;
         let resp = matches!(wire, Wire::Resp2 | Wire::Resp3);
         let mut out = Output::default();
-        if self.guests.len() >= self.config.guests_max {
+        if self.guests.len() + self.replies.len() >= self.config.guests_max {
             let text = "the node that keeps this key has too many requests of others: try again".into();
             refuse(&Refusal::Busy(text), &client, resp, &mut out);
             self.send_reply(caller, &mut out);
@@ -173,7 +190,9 @@ impl Cluster {
         let mut flow = step(&mut guest.session, &mut world);
         loop {
             flow = match flow {
-                Flow::Read | Flow::Remote => return,
+                // What it replies is taken.
+                Flow::Remote => return guest.session.handle_sent(0, &self.replica),
+                Flow::Read => return,
                 Flow::Close | Flow::Linger | Flow::Watch(_) => return guest.over = true,
                 Flow::Yield => return self.ready.push(token),
                 Flow::Ask(_) => {
@@ -203,7 +222,7 @@ impl Cluster {
     }
 
     /// Answers a request that is done.
-    fn finish_guest(&mut self, token: u64) {
+    pub(super) fn finish_guest(&mut self, token: u64) {
         if !self.guests.get(&token).is_some_and(|guest| guest.over || guest.ended && guest.session.is_idle())
         {
             return;
@@ -215,8 +234,8 @@ impl Cluster {
     }
 
     fn send_reply(&mut self, caller: Caller, out: &mut Output) {
-        let (peer, id) = match caller {
-            Caller::Member(peer, id) => (peer, id),
+        let (peer, id, window) = match caller {
+            Caller::Member(peer, id, window) => (peer, id, window),
             Caller::Call(call) => {
                 let waiter = Waiter { reactor: CALLS, client: call };
                 let mut all = out.take_pieces(pieces);
@@ -230,6 +249,9 @@ impl Cluster {
             all.into_iter().for_each(|piece| self.handle_reply(peer, id, piece, false));
             return self.handle_reply(peer, id, Bytes::new(), true);
         }
+        if out.len() as u64 > window {
+            return self.reply_in_parts(peer, id, window, out.take_pieces(pieces));
+        }
         let mut all = VecDeque::from([Message::Reply { id }.to_bytes()]);
         all.extend(out.take_pieces(pieces));
         let len: usize = all.iter().map(Bytes::len).sum();
@@ -241,10 +263,7 @@ impl Cluster {
     pub(super) fn drop_guest(&mut self, token: u64) {
         self.forget_wait(token);
         let Some(guest) = self.guests.remove(&token) else { return };
-        // It writes no more: else what it wrote would be waited for for ever.
-        if let (true, Some(outbox)) = (guest.session.is_unconfirmed(), self.replica.outbox()) {
-            outbox.push(Order::Sealed(Waiter { reactor: 0, client: token }));
-        }
+        guest.session.forsake(&self.replica);
     }
 
     /// A guest waits for its key no more.
@@ -257,12 +276,10 @@ impl Cluster {
     }
 
     pub(super) fn drop_guests_of(&mut self, peer: MemberIndex) {
-        let of = self
-            .guests
-            .iter()
-            .filter(|(_, guest)| matches!(guest.caller, Caller::Member(of, _) if of == peer));
+        let of = self.guests.iter().filter(|(_, guest)| guest.is_of(peer));
         let tokens: Vec<u64> = of.map(|(token, _)| *token).collect();
         tokens.into_iter().for_each(|token| self.drop_guest(token));
+        self.drop_parts_of(peer);
     }
 }
 

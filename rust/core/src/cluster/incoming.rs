@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::Cluster;
 use crate::blob::{BLOB_BYTES_MIN, BlobDraft, BlobRef, Value};
 use crate::entry::View;
-use crate::message::{LargeEntry, Message, MessageError, is_stream};
+use crate::message::{Half, LargeEntry, Message, MessageError, is_stream};
 use crate::record::RecordError;
 use crate::routes::MemberIndex;
 
@@ -27,8 +27,14 @@ pub enum Incoming {
     NoSpace(u64),
     /// A request for the guest with this number.
     Request(u64),
+    /// The head of a request that comes in parts, for the guest with this number, and its own.
+    RequestHead(u64, u64),
+    /// A part of such a request, as `ReplyPart`.
+    RequestPart(u64, u64, bool),
     /// The reply to what was forwarded.
     Reply(u64),
+    /// A part of such a reply: its number, what comes before the next bytes, and whether it is the last.
+    ReplyPart(u64, u64, bool),
     /// Nobody wants it.
     Unwanted,
 }
@@ -56,13 +62,21 @@ impl Cluster {
                 }
                 Ok(())
             }
-            Incoming::Request(guest) => {
+            Incoming::Request(guest) | Incoming::RequestHead(guest, _) => {
                 self.feed_guest(*guest, &bytes);
                 Ok(())
+            }
+            Incoming::RequestPart(id, offset, _) => {
+                let at = std::mem::replace(offset, offset.saturating_add(bytes.len() as u64));
+                self.handle_request_part(peer, *id, at, bytes)
             }
             Incoming::Reply(id) => {
                 self.handle_reply(peer, *id, bytes, false);
                 Ok(())
+            }
+            Incoming::ReplyPart(id, offset, _) => {
+                let at = std::mem::replace(offset, offset.saturating_add(bytes.len() as u64));
+                self.handle_reply_part(peer, *id, at, bytes)
             }
             Incoming::NoSpace(_) | Incoming::Unwanted => Ok(()),
         }
@@ -100,11 +114,16 @@ impl Cluster {
             return Err(MessageError::Bad("it did not say what it is first"));
         }
         Ok(match message {
-            Message::Forward { id, wire } => match self.begin_guest(peer, id, wire) {
+            Message::Forward { id, wire, window, open } => match self.begin_guest(peer, id, wire, window) {
+                Some(guest) if open => Incoming::RequestHead(guest, id),
                 Some(guest) => Incoming::Request(guest),
                 None => Incoming::Unwanted,
             },
             Message::Reply { id } => Incoming::Reply(id),
+            Message::Part { of: Half::Request, id, offset, last } => Incoming::RequestPart(id, offset, last),
+            Message::Part { of: Half::Reply, id, offset, last } if self.begin_reply_part(peer, id) => {
+                Incoming::ReplyPart(id, offset, last)
+            }
             Message::Large { batch, entry } => {
                 if entry.len > self.replica.limits().value_max as u64 {
                     return Err(MessageError::Bad(
@@ -140,13 +159,25 @@ impl Cluster {
                 self.handle_reply(peer, id, Bytes::new(), true);
                 Ok(())
             }
-            Incoming::Unwanted => Ok(()),
+            Incoming::RequestHead(guest, id) => {
+                self.ask_for_request(peer, id, guest);
+                Ok(())
+            }
+            Incoming::RequestPart(id, len, true) => {
+                self.end_request_part(peer, id, len);
+                Ok(())
+            }
+            Incoming::ReplyPart(id, len, true) => {
+                self.end_reply(peer, id, len);
+                Ok(())
+            }
+            Incoming::RequestPart(..) | Incoming::ReplyPart(..) | Incoming::Unwanted => Ok(()),
         }
     }
 
     /// The rest of the message will not come.
     pub(super) fn take_drop(&mut self, incoming: Incoming) {
-        if let Incoming::Request(guest) = incoming {
+        if let Incoming::Request(guest) | Incoming::RequestHead(guest, _) = incoming {
             self.drop_guest(guest);
         }
     }
@@ -194,6 +225,9 @@ impl Cluster {
             Message::Ack { batch, refused } => self.handle_ack(peer, batch, &refused),
             Message::Fetch { id, key } => self.handle_fetch(peer, id, &key),
             Message::Fetched { id, behind, record } => self.handle_fetched(peer, (id, behind), &record)?,
+            Message::Grant { of: Half::Request, id, upto } => self.request_granted(peer, id, upto),
+            Message::Grant { of: Half::Reply, id, upto } => self.handle_grant(peer, id, upto),
+            Message::Cancel { of, id } => self.handle_cancel(peer, of, id),
             _ => {}
         }
         Ok(())

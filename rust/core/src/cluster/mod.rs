@@ -1,6 +1,7 @@
 //! The peers of a node: what it owes them, what they owe it, and the commands that wait for either. Sans-IO:
 //! whoever owns the connections brings messages and the time, and takes messages and answers.
 
+mod flow;
 mod guest;
 mod heal;
 mod hints;
@@ -8,6 +9,7 @@ mod incoming;
 mod operation;
 mod peer;
 mod put;
+mod relay;
 mod watermark;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +23,7 @@ use crate::outbox::{Order, Outbox};
 use crate::replica::Replica;
 use crate::routes::{MemberIndex, Routes};
 use crate::waits::Waiter;
+pub use flow::part_bytes;
 use guest::Guest;
 pub use guest::{CALLS, is_guest};
 use incoming::Incoming;
@@ -28,6 +31,7 @@ use operation::{Fetch, Forwarded, Writes};
 use peer::Peer;
 pub use peer::{PeerState, PeerStats};
 pub use put::pieces;
+use relay::{Asking, Replying};
 use watermark::Watermarks;
 
 /// What time it is.
@@ -110,6 +114,8 @@ pub enum Outcome {
     Done,
     /// It has not, or will not.
     Refused(Refusal),
+    /// Of its request, so many bytes may come before it hears of more.
+    Room(u64),
     /// A piece of the reply to a part of it, and whether it is the last.
     Piece(u32, Bytes, bool),
     /// A part of it cannot be run, or nobody knows whether it was.
@@ -140,6 +146,10 @@ pub struct Cluster {
     writes: BTreeMap<Waiter, Writes>,
     fetches: BTreeMap<u64, Fetch>,
     forwards: BTreeMap<u64, Forwarded>,
+    /// Requests of other nodes that come in parts.
+    requests: BTreeMap<(MemberIndex, u64), Asking>,
+    /// Replies to requests of other nodes that are sent in parts.
+    replies: BTreeMap<(MemberIndex, u64), Replying>,
     next_id: u64,
     /// When which writes (by waiter) or fetches (by number) have waited long enough.
     deadlines: BTreeSet<(u64, operation::Due)>,
@@ -183,6 +193,8 @@ impl Cluster {
             writes: BTreeMap::new(),
             fetches: BTreeMap::new(),
             forwards: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            replies: BTreeMap::new(),
             next_id: 1,
             deadlines: BTreeSet::from([(0, operation::Due::Sync)]),
             watermarks: Watermarks::new(usize::from(len), near),
@@ -209,7 +221,9 @@ impl Cluster {
 
     /// A peer's figures.
     pub fn peer_stats(&self, peer: MemberIndex) -> PeerStats {
-        self.peers[usize::from(peer)].stats()
+        let requests = self.guests.values().filter(|guest| guest.is_of(peer)).count();
+        let replies = self.replies.range((peer, 0)..=(peer, u64::MAX)).count();
+        PeerStats { requests: (requests + replies) as u64, ..self.peers[usize::from(peer)].stats() }
     }
 
     /// The connection to a peer is there: it is greeted.
@@ -318,6 +332,9 @@ impl Cluster {
                     Order::Sealed(waiter) => self.sealed(waiter),
                     Order::Fetch { key, acks, waiter } => self.fetch(key, acks, waiter),
                     Order::Forward(forward) => self.forward(forward),
+                    Order::More { id, pieces, last } => self.request_goes_on(id, pieces, last),
+                    Order::Taken { id, upto } => self.reply_taken(id, upto),
+                    Order::Leave(ids) => self.leave(ids),
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::flow::{Inflow, Outflow, part_bytes};
 use super::peer::Wait;
 use super::{Cluster, Outcome, Urgency};
 use crate::error::Refusal;
@@ -26,6 +27,10 @@ pub enum Due {
     Sync,
     /// A guest that waits for a key.
     Guest(u64),
+    /// A request in parts, by the peer that it is from and its number there.
+    Request(MemberIndex, u64),
+    /// A reply in parts, by the peer that it is for and its number there.
+    Reply(MemberIndex, u64),
 }
 
 /// One write of a command.
@@ -94,13 +99,19 @@ pub struct Fetch {
 /// A request that another node runs.
 #[derive(Debug)]
 pub struct Forwarded {
-    forward: Forward,
+    pub forward: Forward,
     /// Who runs it.
-    at: MemberIndex,
+    pub at: MemberIndex,
     /// How many were tried.
     tried: usize,
     /// Some of the reply has come.
-    begun: bool,
+    pub begun: bool,
+    /// What is left of the request, if it goes in parts.
+    pub request: Option<Box<Outflow>>,
+    /// Nobody waits for it.
+    pub left: bool,
+    /// The reply, if it comes in parts.
+    pub reply: Option<Box<Inflow>>,
 }
 
 impl Cluster {
@@ -295,8 +306,11 @@ impl Cluster {
 
     /// Has another node run a request.
     pub(super) fn forward(&mut self, forward: Forward) {
-        let id = self.next_id();
-        self.try_forward(id, Forwarded { forward, at: 0, tried: 0, begun: false });
+        let part = part_bytes(self.replica.limits().relayed_max as u64);
+        // It may overtake its head: who runs it asks for the rest when it has that.
+        let request = forward.open.then(|| Box::new(Outflow::new(0, part)));
+        let (at, tried, begun, left, reply) = (0, 0, false, false, None);
+        self.try_forward(forward.id, Forwarded { forward, at, tried, begun, request, left, reply });
     }
 
     fn try_forward(&mut self, id: u64, mut forwarded: Forwarded) {
@@ -318,7 +332,8 @@ impl Cluster {
         if at == self.routes.me() {
             return self.run_here(id, forwarded);
         }
-        let head = Message::Forward { id, wire: forward.wire }.to_bytes();
+        let window = self.replica.limits().relayed_max as u64;
+        let head = Message::Forward { id, wire: forward.wire, window, open: forward.open }.to_bytes();
         // Sharing the pieces costs nothing; they may be needed for another try.
         let pieces: VecDeque<Bytes> = std::iter::once(head).chain(forward.request.iter().cloned()).collect();
         self.peers[usize::from(at)].transmit(Urgency::Request, false, pieces);
@@ -330,7 +345,7 @@ impl Cluster {
         let (me, wire) = (self.routes.me(), forwarded.forward.wire);
         let request = forwarded.forward.request.clone();
         self.forwards.insert(id, forwarded);
-        if let Some(guest) = self.begin_guest(me, id, wire) {
+        if let Some(guest) = self.begin_guest(me, id, wire, u64::MAX) {
             request.iter().for_each(|piece| self.feed_guest(guest, piece));
             self.end_request(guest);
         }
@@ -356,12 +371,20 @@ impl Cluster {
         for id in lost {
             let Some(forwarded) = self.forwards.remove(&id) else { continue };
             if forwarded.forward.reads && !forwarded.begun {
+                // What came of its reply came too early.
+                let forwarded = Forwarded { reply: None, ..forwarded };
                 self.try_forward(id, forwarded);
                 continue;
             }
             let name = self.routes.name(peer);
-            let text =
-                format!("{name} left while it did this: it may be done or not, read before you try again");
+            let text = match &forwarded.request {
+                Some(request) if !request.is_over() => {
+                    format!("{name} left before it had all of this: nothing was done, try again")
+                }
+                _ => {
+                    format!("{name} left while it did this: it may be done or not, read before you try again")
+                }
+            };
             let refusal = Outcome::PartRefused(forwarded.forward.part, Refusal::Unavailable(text));
             self.done.push_back((forwarded.forward.waiter, refusal));
         }
@@ -399,6 +422,8 @@ impl Cluster {
                 }
             }
             Due::Sync => self.tick(),
+            Due::Request(peer, id) => self.request_stalled(peer, id),
+            Due::Reply(peer, id) => self.reply_stalled(peer, id),
             Due::Guest(token) => self.handle_appeared(self.now, token, true),
             Due::Fetch(id) => {
                 if let Some(fetch) = self.fetches.get_mut(&id) {
@@ -433,11 +458,18 @@ fn unread(fetch: &Fetch) -> Refusal {
     ))
 }
 
-/// The numbers of all that is under way, for tests of what is left behind.
+/// What is under way, for tests of what is left behind.
 impl Cluster {
-    /// Commands that wait for peers.
+    /// Bytes of requests that are not asked for yet, and of replies before which others are to come.
+    pub fn held(&self) -> usize {
+        let replies = self.forwards.values().filter_map(|forwarded| forwarded.reply.as_ref());
+        let requests = self.forwards.values().filter_map(|forwarded| forwarded.request.as_ref());
+        replies.map(|flow| flow.held()).sum::<usize>() + requests.map(|flow| flow.held()).sum::<usize>()
+    }
+
+    /// Commands that wait for peers, and what peers wait for.
     pub fn waiting(&self) -> usize {
         let maps: [usize; 3] = [self.writes.len(), self.fetches.len(), self.forwards.len()];
-        maps.iter().sum::<usize>() + self.guests.len()
+        maps.iter().sum::<usize>() + self.guests.len() + self.replies.len()
     }
 }

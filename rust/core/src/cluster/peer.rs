@@ -46,6 +46,8 @@ pub struct PeerStats {
     pub hints_lost: u64,
     /// Bytes of entries it has not confirmed.
     pub unconfirmed: u64,
+    /// Requests of it that are under way here, and replies that it has not all of.
+    pub requests: u64,
     /// What comparing came to, of all placements together; `equal_ms` is the earliest of theirs.
     pub exchange: ExchangeStats,
 }
@@ -341,6 +343,7 @@ impl Peer {
             hints: self.hints.len() as u64,
             hints_lost: self.hints.lost(),
             unconfirmed: self.unconfirmed() as u64,
+            requests: 0,
             exchange: self.exchanges.iter().map(Exchange::stats).fold(None, joined).unwrap_or_default(),
         }
     }

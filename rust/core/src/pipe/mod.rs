@@ -47,12 +47,30 @@ pub struct Reader {
     draft: Option<BlobDraft>,
     /// Bytes of a value with a length that are still to come.
     missing: usize,
+    /// The value goes elsewhere, and not into the draft: how many bytes of it have come.
+    diverted: Option<usize>,
 }
 
 impl Reader {
     /// Whether a request has begun.
     pub fn is_partial(&self) -> bool {
         self.request.is_some()
+    }
+
+    /// The request with a large value on its way in, how many bytes that will have if it says so, and how
+    /// many have come.
+    pub fn large(&self) -> Option<(&Request, Option<usize>, usize)> {
+        let (request, draft) = (self.request.as_ref()?, self.draft.as_ref()?);
+        let len = matches!(request.framing, Framing::Length(_)).then(|| self.length());
+        Some((request, len, draft.len()))
+    }
+
+    /// Has that value go elsewhere: returns what has come of it. What `read` takes from now on is of the
+    /// value, and in the request it is empty.
+    pub fn divert(&mut self) -> Option<BlobDraft> {
+        let draft = self.draft.take()?;
+        self.diverted = Some(draft.len());
+        Some(draft)
     }
 
     /// Reads one request from the front of `buffer`. `last` tells that nothing will follow the buffer,
@@ -185,8 +203,8 @@ impl Reader {
     }
 
     fn sized(&mut self, rest: &[u8], at: usize, last: bool, alone: bool) -> Read {
-        let large =
-            self.draft.is_some() || self.request.as_ref().is_some_and(|request| request.refusal.is_some());
+        let refused = self.request.as_ref().is_some_and(|request| request.refusal.is_some());
+        let large = self.draft.is_some() || self.diverted.is_some() || refused;
         let taken = self.missing.min(rest.len());
         if taken < self.missing && last {
             let (total, missing) = (self.length(), self.missing - taken);
@@ -215,12 +233,19 @@ impl Reader {
         }
         let body = match self.draft.take() {
             Some(draft) => Body::Shared(Arc::new(draft.finish())),
+            None if self.diverted.is_some() => Body::Lent(b""),
             None => Body::Owned(rest[..taken].to_vec()),
         };
         self.done(at + taken, body)
     }
 
     fn until_eof(&mut self, rest: &[u8], at: usize, last: bool, limits: &Limits) -> Read {
+        if let Some(come) = &mut self.diverted {
+            *come += rest.len();
+            if *come > limits.value_max {
+                return Read::Broken(Refusal::ValueTooLong { limit: limits.value_max });
+            }
+        }
         if let Some(draft) = &mut self.draft {
             let taken = if draft.len() + rest.len() > limits.value_max {
                 Err(Refusal::ValueTooLong { limit: limits.value_max })
@@ -250,6 +275,7 @@ impl Reader {
     fn done(&mut self, end: usize, body: Body<'static>) -> Read {
         // Invariant: `value` is only reached with a request.
         let Some(mut request) = self.request.take() else { return Read::Partial(end) };
+        self.diverted = None;
         match request.refusal.take() {
             Some(refusal) => Read::Refused(end, request, refusal),
             None => Read::Request(end, request, body),

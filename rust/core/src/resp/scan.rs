@@ -137,6 +137,17 @@ struct Intake {
     missing: usize,
     /// The line end behind it, as far as it is still to come.
     line_end: &'static [u8],
+    /// It goes elsewhere, and not into the draft.
+    diverted: bool,
+}
+
+/// What a large argument took of what has come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Fed {
+    /// Bytes, with those of its line end.
+    pub taken: usize,
+    /// Bytes of the value that go elsewhere.
+    pub diverted: usize,
 }
 
 impl Scan {
@@ -168,13 +179,31 @@ impl Scan {
         (self.missing, self.at, self.lifted, self.size, self.refusal) = (None, 0, 0, 0, None);
     }
 
-    /// Feeds what has come to a large argument; returns how many bytes it took. The rest goes to the buffer.
+    /// Of a large argument that is on its way in: how many bytes it will have, and how many arguments the
+    /// request.
+    pub fn large(&self) -> Option<(usize, usize)> {
+        let draft = self.intake.as_ref().map(|intake| (intake.missing, intake.draft.as_ref()));
+        let (missing, draft) = draft.and_then(|(missing, draft)| Some((missing, draft?)))?;
+        Some((draft.len() + missing, self.spans.len() + 1 + self.missing.unwrap_or(0)))
+    }
+
+    /// Has that argument go elsewhere: returns what has come of it, and `feed` tells what comes. In the
+    /// request it is empty.
+    pub fn divert(&mut self) -> Option<BlobDraft> {
+        let intake = self.intake.as_mut()?;
+        let draft = intake.draft.take()?;
+        intake.diverted = true;
+        Some(draft)
+    }
+
+    /// Feeds what has come to a large argument; returns what it took. The rest goes to the buffer.
     ///
     /// # Errors
     /// What comes is not RESP.
-    pub fn feed(&mut self, input: &[u8]) -> Result<usize, NotResp> {
-        let Some(intake) = &mut self.intake else { return Ok(0) };
+    pub fn feed(&mut self, input: &[u8]) -> Result<Fed, NotResp> {
+        let Some(intake) = &mut self.intake else { return Ok(Fed::default()) };
         let taken = intake.missing.min(input.len());
+        let diverted = if intake.diverted { taken } else { 0 };
         intake.missing -= taken;
         if let Some(Err(no_space)) = intake.draft.as_mut().map(|draft| draft.extend(&input[..taken])) {
             intake.draft = None;
@@ -190,7 +219,7 @@ impl Scan {
             let draft = self.intake.take().and_then(|intake| intake.draft);
             self.spans.push(draft.map_or(Span::Bytes(0, 0), |draft| Span::Blob(Arc::new(draft.finish()))));
         }
-        Ok(taken + count)
+        Ok(Fed { taken: taken + count, diverted })
     }
 
     /// Scans `buffer`, which begins where the request does and only grows until the request is whole.
@@ -251,7 +280,7 @@ impl Scan {
             self.refusal = usage.check_room(len as u64).err().map(Refusal::from);
         }
         let draft = self.refusal.is_none().then(|| BlobDraft::new(Some(len), usage));
-        self.intake = Some(Intake { draft, missing: len, line_end: b"\r\n" });
+        self.intake = Some(Intake { draft, missing: len, line_end: b"\r\n", diverted: false });
     }
 
     /// Takes large arguments that came whole out of the buffer, which is kept until the request is whole: so
@@ -419,7 +448,7 @@ mod tests {
         for mut piece in wire.chunks(step) {
             if scan.is_feeding() {
                 match scan.feed(piece) {
-                    Ok(taken) => piece = &piece[taken..],
+                    Ok(fed) => piece = &piece[fed.taken..],
                     Err(broken) => return [found, vec![Err(broken.to_string())]].concat(),
                 }
             }

@@ -4,11 +4,11 @@ use super::{Flow, Session, Stage, Wire, World, run_resp};
 use crate::client::Client;
 use crate::cluster::Outcome;
 use crate::error::Refusal;
-use crate::outbox::Wire as ReplyWire;
+use crate::outbox::{Order, Wire as ReplyWire};
 use crate::pipe::commands as pipe;
 use crate::pipe::request::Request;
 use crate::remote::{Plan, Remote, Step, acks, wire_pipe, wire_resp};
-use crate::replica::Body;
+use crate::replica::{Body, Replica};
 use crate::resp;
 use crate::resp::reply::Writer;
 use crate::resp::scan::Args;
@@ -86,7 +86,7 @@ impl Session {
     /// The cluster says something about the command that waits for it.
     pub fn handle_outcome(&mut self, outcome: Outcome, world: &mut World<'_>) -> Flow {
         let Stage::Remote(remote) = &mut self.stage else { return Flow::Read };
-        match remote.take(outcome, world.out) {
+        match remote.take(outcome, world.out, world.replica) {
             Step::Waits => Flow::Remote,
             Step::Broken => self.over(Flow::Close),
             Step::Answered => {
@@ -173,9 +173,39 @@ impl Session {
         }
     }
 
-    /// Whether the cluster is to be told if the session ends now: it has begun to write what would be waited
-    /// for.
-    pub fn is_unconfirmed(&self) -> bool {
-        self.unconfirmed
+    /// Whether the request that is on its way in goes to another node as it comes: what the cluster says is
+    /// for `hear`.
+    pub fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// The cluster says something about the request that is on its way in. More of it may be read then.
+    pub fn hear(&mut self, outcome: Outcome) {
+        if let Some(sending) = &mut self.sending {
+            sending.hear(outcome);
+        }
+    }
+
+    /// The client has not taken the last `unsent` bytes of what it was sent. To be told while the session
+    /// waits for the cluster: the rest of a large value comes as it is taken.
+    pub fn handle_sent(&mut self, unsent: usize, replica: &Replica) {
+        if let (Stage::Remote(remote), Some(outbox)) = (&mut self.stage, replica.outbox()) {
+            remote.sent(unsent, replica.limits(), outbox);
+        }
+    }
+
+    /// The session ends wherever it is: the cluster waits for no more of its writes, and nobody for what
+    /// other nodes do for it.
+    pub fn forsake(&self, replica: &Replica) {
+        let Some(outbox) = replica.outbox() else { return };
+        if self.unconfirmed {
+            outbox.push(Order::Sealed(outbox.waiter_of(self.client.token)));
+        }
+        let remote = match &self.stage {
+            Stage::Remote(remote) => remote.forwards(),
+            _ => None,
+        };
+        let sending = self.sending.as_ref().map(|sending| sending.number());
+        remote.or(sending).into_iter().for_each(|ids| outbox.push(Order::Leave(ids)));
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use turbopump_core::client::Client;
 use turbopump_core::cluster::{Cluster, ClusterConfig, Notice, Now, Urgency, is_guest};
 use turbopump_core::config::Limits;
-use turbopump_core::outbox::{Order, Outbox};
+use turbopump_core::outbox::Outbox;
 use turbopump_core::output::Output;
 use turbopump_core::replica::Replica;
 use turbopump_core::routes::{MemberIndex, Routes};
@@ -92,10 +92,8 @@ impl Running {
 
     pub fn leave(&mut self, token: u64) {
         let Some(door) = self.doors.remove(&token) else { return };
+        door.session.forsake(&self.replica);
         let waiter = Waiter { reactor: 0, client: token };
-        if let (true, Some(outbox)) = (door.session.is_unconfirmed(), self.replica.outbox()) {
-            outbox.push(Order::Sealed(waiter));
-        }
         if let Stage::Waiting(key, _) = &door.stage {
             self.replica.waits().cancel(key, waiter);
         }
@@ -171,8 +169,10 @@ impl Running {
         let mut any = false;
         while let Some((waiter, outcome)) = self.cluster.poll_done() {
             any = true;
-            let door = self.doors.get_mut(&waiter.client).filter(|door| door.stage == Stage::Remote);
-            if let Some(door) = door {
+            let Some(door) = self.doors.get_mut(&waiter.client) else { continue };
+            if door.session.is_sending() {
+                door.session.hear(outcome);
+            } else if door.stage == Stage::Remote {
                 let step =
                     |session: &mut Session, world: &mut World<'_>| session.handle_outcome(outcome, world);
                 door.run(waiter.client, &self.replica, now, step);
@@ -200,6 +200,7 @@ impl Running {
                 door.run(token, &self.replica, now, Session::resume);
             }
             while door.stage == Stage::Reading
+                && door.session.has_room(&self.replica)
                 && let Some(bytes) = door.input.pop_front()
             {
                 let step =
@@ -222,6 +223,8 @@ impl Running {
             if !bytes.is_empty() {
                 seen.push_back((token, Seen::Bytes(bytes)));
             }
+            // It takes all that it is sent.
+            door.session.handle_sent(0, &self.replica);
             if door.stage == Stage::Closed {
                 seen.push_back((token, Seen::Closed));
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use turbopump_core::cluster::ClusterConfig;
+use turbopump_core::config::Limits;
 use turbopump_core::keyspace::Acks;
 use turbopump_core::routes::Routes;
 use turbopump_sim::Dice;
@@ -89,7 +90,10 @@ impl Story {
         if plot.tight {
             (config.hints_max, config.guests_max) = (dice.pick(&[0, 300, 2000]), dice.pick(&[1, 10_000]));
         }
-        let mut world = World::new(count, config, dice.fork());
+        // Other dice: the seeds that ever failed are to tell what they told.
+        let relayed_max = Dice::new(!seed).pick(&[64 << 10, 300_000, 4 << 20]);
+        let limits = Limits { relayed_max, ..Limits::default() };
+        let mut world = World::new(count, config, limits, dice.fork());
         for node in 0..count {
             world.nodes[node].wall_off = if plot.odd_clocks { wall_off(&mut dice) } else { 0 };
         }

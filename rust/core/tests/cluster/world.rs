@@ -124,14 +124,14 @@ fn store(index: usize) -> Arc<Store> {
 }
 
 impl World {
-    pub fn new(count: usize, config: ClusterConfig, mut dice: Dice) -> Self {
+    pub fn new(count: usize, config: ClusterConfig, limits: Limits, mut dice: Dice) -> Self {
         let net = Net::new(count, dice.fork());
         let node = |index| {
             let (running, turn_at) = (None, None);
             Node { store: store(index), wall_off: 0, slow: 0, running, turn_at, busy_until: 0 }
         };
         let nodes = (0..count).map(node).collect();
-        let (limits, seen, agenda) = (Arc::new(Limits::default()), VecDeque::new(), Agenda::default());
+        let (limits, seen, agenda) = (Arc::new(limits), VecDeque::new(), Agenda::default());
         let mut world = World { now: 0, net, nodes, config, seen, trace: 0, agenda, dice, limits };
         (0..count).for_each(|index| world.start(index));
         for (a, b) in world.pairs() {

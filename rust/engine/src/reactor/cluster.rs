@@ -4,11 +4,10 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use turbopump_core::cluster::{CALLS, Notice, Now, Outcome};
-use turbopump_core::outbox;
 use turbopump_core::waits::Waiter;
 
 use super::{PEERS, PEERS_TIMER, Reactor};
-use crate::connection::{Connection, Stage};
+use crate::connection::Stage;
 use crate::events::Event;
 use crate::peers::Peers;
 use crate::shared::Order;
@@ -93,6 +92,12 @@ impl Reactor {
     }
 
     pub(super) fn hand_outcome(&mut self, token: u64, outcome: Outcome) {
+        let connection = self.connections.get_mut(token);
+        if let Some(connection) = connection.filter(|connection| connection.session.is_sending()) {
+            connection.session.hear(outcome);
+            // There may be room for more of its request.
+            return self.turn(token);
+        }
         self.advance(token, Stage::Remote, |session, world| session.handle_outcome(outcome, world));
     }
 
@@ -130,13 +135,6 @@ impl Reactor {
         if let Some(peers) = &mut self.peers {
             peers.cluster().sync(now);
             self.peers_busy = true;
-        }
-    }
-
-    /// A connection ends: the cluster waits for no more of its writes.
-    pub(super) fn seal(&self, token: u64, connection: &Connection) {
-        if let (true, Some(outbox)) = (connection.session.is_unconfirmed(), self.replica.outbox()) {
-            outbox.push(outbox::Order::Sealed(Waiter { reactor: self.index, client: token }));
         }
     }
 

@@ -279,7 +279,7 @@ impl Reactor {
     fn close(&mut self, token: u64, connection: Box<Connection>) {
         self.forget_deadline(token, &connection);
         self.forget_watcher(token);
-        self.seal(token, &connection);
+        connection.session.forsake(&self.replica);
         if let Some(key) = &connection.key {
             self.replica.waits().cancel(key, Waiter { reactor: self.index, client: token });
         }
@@ -326,7 +326,11 @@ impl Reactor {
             // A client that takes no replies now may still send: it is read on, within limits.
             let full = blocked && connection.unsent.len() > self.replica.limits().output_max;
             let flow = match connection.stage {
-                Stage::Asked | Stage::Waiting | Stage::Remote => return After::Keep,
+                Stage::Remote => {
+                    connection.session.handle_sent(connection.unsent.len(), &self.replica);
+                    return After::Keep;
+                }
+                Stage::Asked | Stage::Waiting => return After::Keep,
                 Stage::Watching if full || !connection.behind => return After::Keep,
                 Stage::Watching => {
                     std::mem::swap(&mut connection.unsent, &mut self.out);

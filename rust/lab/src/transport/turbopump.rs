@@ -228,7 +228,8 @@ impl Inner {
 
     /// Sends all there is. Who polls receives: what another one takes away, polling does not tell.
     fn flush(&mut self) -> io::Result<()> {
-        self.repeat(Udp::flush)
+        self.repeat(Udp::flush)?;
+        self.udp.arm(None)
     }
 
     fn repeat(&mut self, act: impl Fn(&mut Udp) -> io::Result<bool>) -> io::Result<()> {

@@ -474,6 +474,9 @@ class Engine:
         Then the methods above do it; else `execute` does.
         """
 
+    def has_all(self) -> bool:
+        """Whether this node has every key; else `scan` does not see all there are."""
+
     def execute(self, request: bytes) -> int:
         """Has a request run as if a client had sent it, here or where its key is kept.
 

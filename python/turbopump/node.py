@@ -45,8 +45,8 @@ class Node:
     """A node inside an asyncio program. Enter it to start, leave it to drain and stop.
 
     Reads and writes go straight to the store, in under a microsecond, whether clients are served or not; in
-    a cluster, what another node keeps, or has to know first, is asked of it. `list` and `clear` are of what
-    this node holds.
+    a cluster, what another node keeps, or has to know first, is asked of it. `clear` is of what this node
+    holds.
     Keys and values may be text, which stands for its UTF-8; what comes back is bytes.
 
     Attributes:
@@ -276,11 +276,22 @@ class Node:
             raise error_for("timeout", "it did not happen within the time given") from None
 
     async def list(self, prefix: bytes | str = b"") -> AsyncIterator[bytes]:
-        """The keys that begin with a prefix, in no order. Other tasks run in between.
+        """The keys of the whole cluster that begin with a prefix, in no order. Other tasks run in between.
 
         A key that is there all the time comes once; one written or deleted meanwhile may come or not.
+
+        Raises:
+            UnavailableError: None of the nodes that keep some of the keys answers.
         """
         cursor, start = 0, _bytes(prefix)
+        if not (self._alone or self._engine.has_all()):
+            place: int | None = 0
+            while place is not None:
+                page = await self._ask(call.page(start, place, SCAN_KEYS))
+                for name in page.keys:
+                    yield name
+                place = page.cursor
+            return
         while True:
             cursor, found = self._engine.scan(cursor, SCAN_KEYS, start)
             for key, _size in found:
@@ -349,7 +360,7 @@ class Node:
         return add
 
     async def clear(self) -> int:
-        """Deletes every key. Returns how many there were."""
+        """Deletes every key that this node keeps. Returns how many there were."""
         return self._engine.clear()
 
     def merkle(self) -> MerkleTree:

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::output::Output;
 use crate::replica::Replica;
+use crate::share::Share;
 
 /// What a session does before others have their turn, in nanoseconds: about, as it is estimated from what
 /// commands do, for there is no clock here. The reactor gives a client four such steps.
@@ -25,6 +26,16 @@ pub struct Context<'t> {
     pub client: &'t mut Client,
     /// About how many nanoseconds the command took beyond what every command takes.
     pub work_ns: u64,
+}
+
+impl Context<'_> {
+    /// Of which keys the client is told, if it asks every node for its own, as those do that follow redirects:
+    /// so it is told of each key once. `None` for all that this node keeps.
+    pub fn share(&self) -> Option<Share> {
+        let routes = self.replica.outbox()?.routes();
+        let asks_all = self.client.redirect && !self.client.guest && !routes.keeps_all();
+        asks_all.then(|| Share::new(routes, None))
+    }
 }
 
 /// A cold command, for the side that decides.

@@ -19,6 +19,9 @@ const STEP: usize = 256;
 /// A piece of the reply to KEYS.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// Bytes of keys after which a part of a list ends: many nodes may send one at once.
+const PART_BYTES: usize = 64 * 1024;
+
 /// Lines of a framed listing that states no limit: it is made whole, and its cursor goes on.
 const FRAMED_LIMIT: u64 = 1000;
 
@@ -31,8 +34,12 @@ pub enum Job {
     Flush(u64),
     /// DEL, EXISTS, MGET, MSET and their like.
     Many(Many),
-    /// `list` and `local_list`.
+    /// `list` of one node that keeps all, and `local_list`.
     List(Box<Listing>),
+    /// DBSIZE of a part of the keys: how many were counted.
+    Count(Box<Search>, usize),
+    /// What another node asks for a list of the whole cluster.
+    Part(Box<Part>),
 }
 
 /// KEYS, half way.
@@ -40,7 +47,13 @@ pub enum Job {
 pub struct Keys {
     /// `None` when all keys have been looked at.
     search: Option<Search>,
-    found: usize,
+    found: Found,
+}
+
+/// The reply to KEYS, which is made whole before it is sent.
+#[derive(Debug, Default)]
+pub struct Found {
+    count: usize,
     /// What was found, as it will be answered, in pieces.
     pieces: VecDeque<Output>,
 }
@@ -66,11 +79,27 @@ pub struct Listing {
     pub listed: u64,
 }
 
+/// What this node has to say of a list of the whole cluster, half way.
+#[derive(Debug)]
+pub struct Part {
+    /// Which keys are meant.
+    pub search: Search,
+    /// How many keys are looked at, about.
+    pub looks: u64,
+    /// Only how many there are is asked.
+    pub counts: bool,
+    /// The request's number.
+    pub id: Option<u64>,
+    /// The keys, as `list` writes them.
+    pub lines: Vec<u8>,
+    /// How many there are.
+    pub found: u64,
+}
+
 impl Job {
-    /// KEYS with a pattern.
-    pub fn keys(pattern: &[u8]) -> Self {
-        let search = Some(Search::new(Some(pattern), 0));
-        Job::Keys(Box::new(Keys { search, found: 0, pieces: VecDeque::new() }))
+    /// KEYS.
+    pub fn keys(search: Search) -> Self {
+        Job::Keys(Box::new(Keys { search: Some(search), found: Found::default() }))
     }
 
     /// FLUSHDB.
@@ -90,35 +119,88 @@ impl Job {
                 true
             }),
             Job::List(listing) => listing.step(replica, now_ms, context.out),
+            Job::Part(part) => part.step(replica, now_ms, context.out),
+            Job::Count(search, found) => {
+                search.step(replica, now_ms, usize::MAX, |_| *found += 1);
+                let done = search.cursor == 0;
+                if done {
+                    context.reply().count(*found);
+                }
+                done
+            }
         }
+    }
+}
+
+impl Part {
+    fn step(&mut self, replica: &Replica, now_ms: u64, out: &mut Output) -> bool {
+        let some = self.looks.min(STEP as u64);
+        self.search.step(replica, now_ms, some as usize, |key| {
+            self.found += 1;
+            if !self.counts {
+                write_line(&mut self.lines, key, 0, false);
+            }
+        });
+        self.looks -= some;
+        let more = self.search.cursor != 0 && self.looks > 0 && self.lines.len() < PART_BYTES;
+        if !more {
+            let (cursor, found) = (self.search.cursor.to_string(), self.found.to_string());
+            let params = [("cursor", cursor.as_str()), ("found", found.as_str())];
+            response::Writer { out, frame: true, id: self.id }.body(&params, Value::Inline(&self.lines));
+        }
+        !more
     }
 }
 
 impl Keys {
     fn step(&mut self, replica: &Replica, now_ms: u64, reply: &mut Writer<'_>) -> bool {
-        let Some(search) = &mut self.search else {
-            self.pieces.pop_front().iter().for_each(|piece| reply.out.push(piece.front()));
-            return self.pieces.is_empty();
-        };
-        search.step(replica, now_ms, usize::MAX, |key| {
-            self.found += 1;
-            if self.pieces.back().is_none_or(|piece| piece.len() >= PIECE_BYTES) {
-                self.pieces.push_back(Output::default());
-            }
-            let piece = self.pieces.back_mut();
-            piece.into_iter().for_each(|out| Writer { out, resp3: reply.resp3 }.bulk(key));
-        });
-        let limit = replica.limits().keys_max;
-        if self.found > limit {
-            let text = format!("more than {limit} keys match: use SCAN, or raise limits.max_keys");
-            reply.refusal(&Refusal::Syntax(text));
+        let Some(search) = &mut self.search else { return self.found.write(reply) };
+        search.step(replica, now_ms, usize::MAX, |key| self.found.add(key));
+        if let Err(refusal) = self.found.check(replica) {
+            reply.refusal(&refusal);
             return true;
         }
-        if search.cursor == 0 {
-            self.search = None;
-            reply.array(self.found);
+        if search.cursor != 0 {
+            return false;
         }
-        self.search.is_none() && self.pieces.is_empty()
+        self.search = None;
+        self.found.begin(reply)
+    }
+}
+
+impl Found {
+    /// Adds a key.
+    pub fn add(&mut self, key: &[u8]) {
+        self.count += 1;
+        if self.pieces.back().is_none_or(|piece| piece.len() >= PIECE_BYTES) {
+            self.pieces.push_back(Output::default());
+        }
+        // A key is written alike in both versions of the protocol.
+        let piece = self.pieces.back_mut();
+        piece.into_iter().for_each(|out| Writer { out, resp3: false }.bulk(key));
+    }
+
+    /// # Errors
+    /// There are more than KEYS may answer.
+    pub fn check(&self, replica: &Replica) -> Result<(), Refusal> {
+        let limit = replica.limits().keys_max;
+        if self.count > limit {
+            let text = format!("more than {limit} keys match: use SCAN, or raise limits.max_keys");
+            return Err(Refusal::Syntax(text));
+        }
+        Ok(())
+    }
+
+    /// Begins the reply; returns whether that is all of it.
+    pub fn begin(&self, reply: &mut Writer<'_>) -> bool {
+        reply.array(self.count);
+        self.pieces.is_empty()
+    }
+
+    /// Goes on with it; returns whether it ends.
+    pub fn write(&mut self, reply: &mut Writer<'_>) -> bool {
+        self.pieces.pop_front().iter().for_each(|piece| reply.out.push(piece.front()));
+        self.pieces.is_empty()
     }
 }
 
@@ -136,9 +218,7 @@ fn flush(cursor: &mut u64, replica: &Replica, now_ms: u64, reply: &mut Writer<'_
 
 impl Listing {
     fn step(&mut self, replica: &Replica, now_ms: u64, out: &mut Output) -> bool {
-        let limit = self.limit.or(self.frame.then_some(FRAMED_LIMIT));
-        let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.listed));
-        let step = left.min(STEP as u64) as usize;
+        let step = self.left().min(STEP as u64) as usize;
         if step > 0 {
             self.cursor = replica.store().scan(self.cursor, step, |key, view| {
                 let value = view.live(now_ms).filter(|_| key.starts_with(&self.prefix));
@@ -148,9 +228,26 @@ impl Listing {
                 }
             });
         }
+        self.write(replica, out)
+    }
+
+    /// How many lines may come yet.
+    pub fn left(&self) -> u64 {
+        let limit = self.limit.or(self.frame.then_some(FRAMED_LIMIT));
+        limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.listed))
+    }
+
+    /// Adds a line.
+    pub fn add(&mut self, key: &[u8]) {
+        write_line(&mut self.lines, key, 0, false);
+        self.listed += 1;
+    }
+
+    /// Writes the lines there are, and the end of the reply if it comes here; returns whether it does.
+    pub fn write(&mut self, replica: &Replica, out: &mut Output) -> bool {
         // A framed reply is made whole, so it ends early rather than grow: its cursor goes on.
         let full = self.frame && self.lines.len() >= replica.limits().output_max;
-        let done = self.cursor == 0 || full || limit.is_some_and(|limit| self.listed >= limit);
+        let done = self.cursor == 0 || full || self.left() == 0;
         if self.frame {
             if done {
                 self.reply(out);

@@ -9,8 +9,9 @@ use crate::outbox::Wire;
 use crate::record::Base;
 use crate::version::{NodeId, Version};
 
-/// The version of everything in this file. Another one is refused.
-pub const PROTOCOL: u16 = 1;
+/// The version of everything in this file, of what nodes ask of each other in clients' protocols, and of the
+/// order of keys (`Store::position`). Another one is refused.
+pub const PROTOCOL: u16 = 2;
 
 /// A message cannot be understood: a defect, or a liar. Nothing of it was done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -20,6 +20,7 @@ use crate::resp::scan::{Arg, Args};
 use crate::resp::table::{self, Spec};
 use crate::routes::{MemberIndex, Routes};
 use crate::slot::key_slot;
+use crate::walk::{self, Question, Walk};
 
 /// Keys of a command that is split by key: each is a request of its own.
 const PARTS_MAX: usize = 16_384;
@@ -37,6 +38,10 @@ pub enum Plan {
     Moved,
     /// Each key where it is kept.
     Split,
+    /// On every node.
+    Everywhere,
+    /// On all nodes, each of which has some of the keys.
+    Walk,
 }
 
 /// What is to be done once the nodes have answered.
@@ -53,6 +58,8 @@ enum Awaited {
     Reply(Passing),
     /// The replies to the parts, the first of which has this number, are made one: so many have not come.
     Parts(u64, Combine, Vec<Output>, usize),
+    /// All nodes tell which keys there are.
+    Walk(Box<Walk>),
 }
 
 /// A reply on its way through.
@@ -90,6 +97,8 @@ pub struct Remote {
 pub enum Step {
     /// It waits on.
     Waits,
+    /// `go_on` is to be called once the client has taken what it is told.
+    Yields,
     /// It is answered.
     Answered,
     /// Its reply broke off in the middle: nothing that follows could be understood.
@@ -103,11 +112,18 @@ pub enum Step {
 impl Plan {
     /// Where a request in Redis's protocol runs.
     pub fn resp(args: Args<'_>, client: &Client, replica: &Replica, routes: &Routes) -> Plan {
-        let Some(spec) =
-            table::find(args.bytes(0)).filter(|spec| spec.keys.0 != 0 && spec.accepts(args.len()))
-        else {
+        let Some(spec) = table::find(args.bytes(0)).filter(|spec| spec.accepts(args.len())) else {
             return Plan::Here;
         };
+        if spec.keys.0 == 0 {
+            // Who follows redirects asks each node by itself.
+            let spread = !client.redirect && is_spread(client, replica, routes);
+            return match spec.name {
+                "dbsize" | "keys" | "scan" if spread => Plan::Walk,
+                "flushdb" | "flushall" if spread => Plan::Everywhere,
+                _ => Plan::Here,
+            };
+        }
         if client.needs_password || routes.len() < 2 {
             return Plan::Here;
         }
@@ -141,7 +157,11 @@ impl Plan {
         replica: &Replica,
         routes: &Routes,
     ) -> Result<Plan, Refusal> {
-        let (Some(spec), Some(key)) = (request.spec, request.get("name")) else { return Ok(Plan::Here) };
+        let Some(spec) = request.spec else { return Ok(Plan::Here) };
+        if spec.name == "list" && is_spread(client, replica, routes) {
+            return Ok(Plan::Walk);
+        }
+        let Some(key) = request.get("name") else { return Ok(Plan::Here) };
         let asked = acks(request)?;
         if client.needs_password || routes.len() < 2 {
             return Ok(Plan::Here);
@@ -154,6 +174,12 @@ impl Plan {
         let fetch = looks && !is_known(key, level, replica) && spec.name != "wait";
         Ok(if fetch { Plan::Fetch } else { Plan::Here })
     }
+}
+
+/// Whether a command about all keys is one for other nodes, too.
+fn is_spread(client: &Client, replica: &Replica, routes: &Routes) -> bool {
+    let alone = routes.keeps_all() && !replica.store().is_behind();
+    !alone && !client.guest && !client.needs_password
 }
 
 /// Whether this node may answer for `key` by itself.
@@ -272,6 +298,33 @@ impl Remote {
         Ok(Remote { awaited: Awaited::Parts(first, combine, parts, count), wire, id: None })
     }
 
+    /// A request goes to every node, this one too.
+    ///
+    /// # Errors
+    /// Not all of them are there.
+    pub fn everywhere_resp(args: Args<'_>, client: &Client, outbox: &Outbox) -> Result<Self, Refusal> {
+        let (routes, wire) = (outbox.routes(), wire_resp(client));
+        let members = 0..routes.len() as MemberIndex;
+        let away: Vec<&str> = members
+            .clone()
+            .filter(|member| !routes.is_up(*member))
+            .map(|member| routes.name(member))
+            .collect();
+        if !away.is_empty() {
+            let away = away.join(", ");
+            return Err(Refusal::Unavailable(format!(
+                "what only {away} may keep would stay: nothing was done, try again when all nodes are there"
+            )));
+        }
+        let all: Vec<Arg<'_>> = (0..args.len()).map(|index| args.arg(index)).collect();
+        let first = outbox.number(routes.len() as u64);
+        for member in members {
+            send(outbox, (first, member.into()), &[member], false, wire, request_of(&all));
+        }
+        let parts = (0..routes.len()).map(|_| Output::default()).collect();
+        Ok(Remote { awaited: Awaited::Parts(first, Combine::Ok, parts, routes.len()), wire, id: None })
+    }
+
     /// A request in the pipe protocol goes where its key is kept.
     pub fn there_pipe(request: &Request, body: &Body<'_>, client: &Client, outbox: &Outbox) -> Self {
         let wire = wire_pipe(client, request);
@@ -332,6 +385,36 @@ impl Remote {
         Some(open(outbox, key, wire_resp(client), head, None))
     }
 
+    /// All nodes are asked for their keys, once `go_on` is called.
+    pub fn walk(question: Question, wire: Wire, id: Option<u64>, outbox: &Outbox) -> Self {
+        let walk = Walk::new(question, wire == Wire::Resp3, outbox.routes());
+        Remote { awaited: Awaited::Walk(Box::new(walk)), wire, id }
+    }
+
+    /// Whether nobody has been asked yet.
+    pub fn is_new(&self) -> bool {
+        matches!(self.awaited, Awaited::Walk(_))
+    }
+
+    /// Goes on after `Step::Yields`.
+    pub fn go_on(&mut self, replica: &Replica, out: &mut Output) -> Step {
+        let Awaited::Walk(walk) = &mut self.awaited else { return Step::Waits };
+        let went = walk.go_on(replica, out);
+        self.walked(went, out)
+    }
+
+    fn walked(&self, went: Result<walk::Step, Refusal>, out: &mut Output) -> Step {
+        match went {
+            Ok(walk::Step::Waits) => Step::Waits,
+            Ok(walk::Step::Yields) => Step::Yields,
+            Ok(walk::Step::Over) => Step::Answered,
+            Err(refusal) => {
+                self.refuse(&refusal, out);
+                Step::Answered
+            }
+        }
+    }
+
     /// Takes what the cluster says.
     pub fn take(&mut self, outcome: Outcome, out: &mut Output, replica: &Replica) -> Step {
         let wire = self.wire;
@@ -355,6 +438,10 @@ impl Remote {
                 }
             }
             (Awaited::Pipe(..), Outcome::Done) => self.run_pipe(),
+            (Awaited::Walk(walk), outcome) => {
+                let went = walk.take(outcome, replica, out);
+                self.walked(went, out)
+            }
             (Awaited::Reply(passing), Outcome::Piece(_, bytes, last)) => {
                 out.push(&bytes);
                 passing.come += bytes.len() as u64;
@@ -363,12 +450,11 @@ impl Remote {
             (Awaited::Reply(Passing { come: 1.., .. }), Outcome::PartRefused(..)) => Step::Broken,
             (Awaited::Parts(first, combine, parts, left), Outcome::Piece(part, bytes, last)) => {
                 if let Some(out) = parts.get_mut(part as usize) {
-                    let (step, before) = (step(replica.limits()), out.len() as u64);
+                    let before = out.len();
                     out.push(&bytes);
                     // It is made one with the others, so all of it is needed here.
-                    let upto = before + bytes.len() as u64;
-                    if let (true, Some(outbox)) = (before / step < upto / step && !last, replica.outbox()) {
-                        outbox.push(Order::Taken { id: *first + u64::from(part), upto });
+                    if !last {
+                        take_all(replica, *first + u64::from(part), before, bytes.len());
                     }
                 }
                 *left -= usize::from(last);
@@ -420,6 +506,7 @@ impl Remote {
         match &self.awaited {
             Awaited::Reply(passing) => Some(passing.id..passing.id + 1),
             Awaited::Parts(first, _, parts, _) => Some(*first..*first + parts.len() as u64),
+            Awaited::Walk(walk) => Some(walk.forwards()),
             Awaited::Acks(_) | Awaited::Resp(..) | Awaited::Pipe(..) => None,
         }
     }
@@ -486,8 +573,17 @@ fn step(limits: &Limits) -> u64 {
     part_bytes(limits.relayed_max as u64)
 }
 
+/// Tells the cluster that so many more bytes of a reply, of which all is needed here, have come.
+pub fn take_all(replica: &Replica, id: u64, before: usize, come: usize) {
+    let (step, before) = (step(replica.limits()), before as u64);
+    let upto = before + come as u64;
+    if let (true, Some(outbox)) = (before / step < upto / step, replica.outbox()) {
+        outbox.push(Order::Taken { id, upto });
+    }
+}
+
 /// Forwards the part of a command whose first part has this number.
-fn send(
+pub fn send(
     outbox: &Outbox,
     (first, part): (u64, u32),
     to: &[MemberIndex],

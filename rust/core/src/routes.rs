@@ -28,6 +28,8 @@ pub struct Routes {
     collected: Vec<SlotSet>,
     /// By member: whether it is there, as far as this node knows.
     up: Vec<AtomicBool>,
+    /// Whether this node keeps every key.
+    keeps_all: bool,
 }
 
 impl Routes {
@@ -59,7 +61,9 @@ impl Routes {
         let collected =
             (0..names.len()).map(|member| collected_by(&layouts, member as MemberIndex)).collect();
         let up = (0..names.len()).map(|member| AtomicBool::new(member == me)).collect();
-        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts, collected, up })
+        let mine = |layout: &Arc<Layout>| layout.loads()[me].0 == SLOTS;
+        let keeps_all = layouts.iter().all(mine);
+        Ok(Routes { me: me as MemberIndex, names, ids, keyspaces, doors, layouts, collected, up, keeps_all })
     }
 
     /// The same, with where Redis's clients find each member: `host:port`.
@@ -72,10 +76,14 @@ impl Routes {
         self.up[usize::from(member)].store(up, Relaxed);
     }
 
+    /// Whether a member is there, as far as this node knows.
+    pub fn is_up(&self, member: MemberIndex) -> bool {
+        self.up.get(usize::from(member)).is_some_and(|up| up.load(Relaxed))
+    }
+
     /// Where a client of Redis's finds the first replica of `key` that is there, if it can.
     pub fn door(&self, key: &[u8]) -> Option<&str> {
-        let is_up = |member: &&MemberIndex| self.up[usize::from(**member)].load(Relaxed);
-        let first = *self.replicas(key).iter().find(is_up)?;
+        let first = *self.replicas(key).iter().find(|member| self.is_up(**member))?;
         self.doors.get(usize::from(first))?.as_deref()
     }
 
@@ -117,6 +125,21 @@ impl Routes {
     /// Whether this node keeps `key`.
     pub fn is_mine(&self, key: &[u8]) -> bool {
         self.replicas(key).contains(&self.me)
+    }
+
+    /// Whether this node keeps every key: then nobody else need be asked which there are.
+    pub fn keeps_all(&self) -> bool {
+        self.keeps_all
+    }
+
+    /// The fewest replicas that a key has.
+    pub fn copies_min(&self) -> usize {
+        self.layouts.iter().map(|layout| layout.copies()).min().unwrap_or(0)
+    }
+
+    /// The replicas of each slot, for each keyspace.
+    pub fn all_replicas(&self) -> impl Iterator<Item = &[MemberIndex]> {
+        self.layouts.iter().flat_map(|layout| (0..SLOTS as u16).map(|slot| layout.replicas(slot)))
     }
 
     /// What this node and another one both keep, by placement.

@@ -4,6 +4,7 @@
 use crate::context::STEP_NS;
 use crate::glob::Pattern;
 use crate::replica::Replica;
+use crate::share::Share;
 use crate::slot::SLOTS;
 use crate::table::TAG_BITS;
 
@@ -19,6 +20,10 @@ const BATCH: usize = 256;
 pub struct Search {
     /// What they match; `None` for all keys.
     pattern: Option<Pattern>,
+    /// What they begin with.
+    prefix: Vec<u8>,
+    /// Of which of them this node tells; `None` for all that it keeps.
+    share: Option<Share>,
     /// Where to go on; 0 at the end, too.
     pub cursor: u64,
 }
@@ -26,7 +31,18 @@ pub struct Search {
 impl Search {
     /// A search from `cursor` on.
     pub fn new(pattern: Option<&[u8]>, cursor: u64) -> Self {
-        Search { pattern: pattern.filter(|pattern| *pattern != b"*").map(Pattern::new), cursor }
+        let pattern = pattern.filter(|pattern| *pattern != b"*").map(Pattern::new);
+        Search { pattern, prefix: Vec::new(), share: None, cursor }
+    }
+
+    /// The same, of keys that begin with `prefix`.
+    pub fn with_prefix(self, prefix: &[u8]) -> Self {
+        Search { prefix: prefix.to_vec(), ..self }
+    }
+
+    /// The same, of the keys that this node answers for.
+    pub fn within(self, share: Option<Share>) -> Self {
+        Search { share, ..self }
     }
 
     /// About how many nanoseconds it took to make the search.
@@ -46,11 +62,16 @@ impl Search {
         let worst_ns = self.pattern.as_ref().map_or(1, |pattern| pattern.match_ns(replica.limits().key_max));
         let batch = (STEP_NS / worst_ns.max(1)).clamp(1, BATCH as u64) as usize;
         let (mut keys, mut ends, mut work_ns) = (Vec::new(), Vec::new(), 0);
+        let routes = replica.outbox().map(|outbox| outbox.routes());
+        let mine = |key: &[u8]| match (&self.share, routes) {
+            (Some(share), Some(routes)) => share.keeper(routes.replicas(key)) == Some(routes.me()),
+            _ => true,
+        };
         loop {
             let mut seen = 0;
             let next = replica.store().scan(self.cursor, batch.min(count), |key, view| {
                 seen += 1;
-                if view.live(now_ms).is_some() {
+                if view.live(now_ms).is_some() && key.starts_with(&self.prefix) && mine(key) {
                     keys.extend_from_slice(key);
                     ends.push(keys.len());
                 }

@@ -208,6 +208,9 @@ impl Session {
             self.unconfirmed |= world.waits();
             return if done { self.end_job(mark, world) } else { Flow::Yield };
         }
+        if matches!(self.stage, Stage::Remote(_)) {
+            return self.resume_remote(world);
+        }
         if !matches!(self.stage, Stage::Reading) {
             return Flow::Read;
         }
@@ -375,8 +378,7 @@ impl Session {
                             at += end;
                         }
                         if let Away::Waits(remote) = away {
-                            self.stage = Stage::Remote(Box::new(remote));
-                            return (at..buffer.len(), Flow::Remote);
+                            return (at..buffer.len(), self.wait_for(remote));
                         }
                         continue;
                     } else {
@@ -452,10 +454,7 @@ impl Session {
                             }
                         }
                         match away_pipe(request, body, &self.client, world) {
-                            Ok(remote) => {
-                                self.stage = Stage::Remote(Box::new(remote));
-                                return (at + end..buffer.len(), Flow::Remote);
-                            }
+                            Ok(remote) => return (at + end..buffer.len(), self.wait_for(remote)),
                             Err((request, body)) => {
                                 let context = &mut world.context(&mut self.client);
                                 let ran = body.and_then(|body| run_pipe(context, &request, body));

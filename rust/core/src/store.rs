@@ -29,7 +29,8 @@ use crate::version::{Clock, NodeId, Version};
 pub struct StoreConfig {
     /// This node.
     pub node: NodeId,
-    /// Secret and random: spreads the keys of a slot, so that no client can pile them up.
+    /// Secret: spreads the keys of a slot, so that no client can pile them up. The same on all nodes of a
+    /// cluster, for which a cursor is to mean the same.
     pub hash_seed: u64,
     /// The cluster's secret for digests.
     pub digest_secret: [u8; 16],
@@ -284,6 +285,13 @@ impl Store {
     /// visited at least once, whatever is written meanwhile.
     pub fn scan(&self, cursor: u64, limit: usize, mut visit: impl FnMut(&[u8], View<'_>)) -> u64 {
         self.walk(cursor, limit, |_| true, |entry| visit(entry.key(), entry.view(self.node)))
+    }
+
+    /// Where `key` has its place in the order of `scan`: a cursor. It is the same on all nodes of a cluster,
+    /// as their `hash_seed` is.
+    pub fn position(&self, key: &[u8]) -> u64 {
+        let place = self.place(key);
+        ((place.branch * FANOUT + place.slot) as u64) << TAG_BITS | u64::from(place.tag)
     }
 
     /// Looks at about `limit` entries, from `cursor` on, and drops those whose time has passed and tombstones

@@ -294,6 +294,12 @@ impl Engine {
         })
     }
 
+    /// Whether this node has every key, so that nobody else need be asked which there are.
+    pub fn has_all(&self) -> bool {
+        let behind = self.shared.replica.store().is_behind();
+        self.shared.replica.outbox().is_none_or(|outbox| outbox.routes().keeps_all() && !behind)
+    }
+
     /// Has the node compare what it holds with its peers now.
     pub fn sync(&self) {
         self.running().take(1).for_each(|inbox| inbox.send(Order::Sync));
@@ -383,13 +389,13 @@ fn replica(
 ) -> Result<Replica, EngineError> {
     let secret = |_| random().map(u64::to_ne_bytes);
     let digest_secret: Vec<u8> = (0..2).map(secret).collect::<Result<Vec<_>, _>>()?.concat();
-    let digest_secret = match &config.cluster {
+    let digest_secret: [u8; 16] = match &config.cluster {
         Some(cluster) => cluster.digest_secret,
         None => digest_secret.try_into().unwrap_or_default(),
     };
     let store = Store::new(StoreConfig {
         node: node_id(&config.name),
-        hash_seed: random()?,
+        hash_seed: hash_seed(&digest_secret),
         digest_secret,
         keyspaces: Keyspaces::new(config.keyspaces.clone()),
         memory_max: config.memory_max,
@@ -405,6 +411,11 @@ fn replica(
     let siblings = Siblings::new(config.limits.siblings);
     let once = Once::new(config.limits.once);
     Ok(replica.with_feed(Arc::new(feed)).with_siblings(Arc::new(siblings)).with_once(Arc::new(once)))
+}
+
+/// The order of keys follows from the cluster's secret: so its nodes have the same, and clients cannot know it.
+fn hash_seed(secret: &[u8; 16]) -> u64 {
+    DigestKey::new(secret).digest(b"turbopump/order-1", Default::default(), false) as u64
 }
 
 /// A node's id follows from its name, so that it is the same after a restart.

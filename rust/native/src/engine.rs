@@ -307,6 +307,10 @@ impl Engine {
         self.engine.is_here(key, write)
     }
 
+    fn has_all(&self) -> bool {
+        self.engine.has_all()
+    }
+
     fn execute(&self, request: Vec<u8>) -> PyResult<u64> {
         let alone = || pyo3::exceptions::PyRuntimeError::new_err("a single node asks nobody");
         self.engine.execute(request).ok_or_else(alone)

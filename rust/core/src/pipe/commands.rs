@@ -8,9 +8,11 @@ use crate::context::{Ask, Context};
 use crate::entry::View;
 use crate::error::Refusal;
 use crate::feed::{Filter, Kinds, Watch};
-use crate::job::{Job, Listing};
+use crate::job::{Job, Listing, Part};
 use crate::output::Output;
 use crate::replica::{Body, Condition, Lifetime};
+use crate::search::Search;
+use crate::share::Share;
 use crate::version::Version;
 
 /// What follows a command.
@@ -94,9 +96,18 @@ pub static COMMANDS: &[Spec] = &[
         summary: "answers this" },
 ];
 
+/// What nodes ask of each other where a client has asked for all keys (see `walk`). Clients are told nothing.
+pub static SHARE: Spec = Spec {
+    name: "share",
+    takes_value: false,
+    params: &["first", "up", "cursor", "looks", "prefix", "match", "counts"],
+    run: share,
+    summary: "lists the keys that this node answers for",
+};
+
 /// The command with this name.
 pub fn find(name: &[u8]) -> Option<&'static Spec> {
-    COMMANDS.iter().find(|spec| spec.name.as_bytes() == name)
+    COMMANDS.iter().chain([&SHARE]).find(|spec| spec.name.as_bytes() == name)
 }
 
 /// Runs a command that has arrived whole.
@@ -240,30 +251,54 @@ fn number(request: &Request, name: &str) -> Result<Option<u64>, Refusal> {
     number.map(Some).ok_or_else(|| Refusal::bad_param(name, value, "a number that is not negative"))
 }
 
-fn list_job(context: &Context<'_>, request: &Request, sizes: bool) -> Result<Next, Refusal> {
-    let framed = request.frame || context.client.framed;
+/// What a request for a list asks for.
+///
+/// # Errors
+/// A parameter is not a number.
+pub fn listing(client: &Client, request: &Request, sizes: bool) -> Result<Listing, Refusal> {
     let limit = number(request, "limit")?;
     if limit == Some(0) {
         return Err(Refusal::bad_param("limit", b"0", "1 or more"));
     }
-    Ok(Next::Job(Job::List(Box::new(Listing {
+    Ok(Listing {
         sizes,
         prefix: request.get("prefix").unwrap_or_default().to_vec(),
         limit,
         cursor: number(request, "cursor")?.unwrap_or(0),
-        frame: framed,
+        frame: request.frame || client.framed,
         id: request.id,
         lines: Vec::new(),
         listed: 0,
-    }))))
+    })
 }
 
+/// Of a node that keeps all keys; else it is a `walk` before it comes here.
 fn list(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
-    list_job(context, request, false)
+    Ok(Next::Job(Job::List(Box::new(listing(context.client, request, false)?))))
 }
 
 fn local_list(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
-    list_job(context, request, true)
+    Ok(Next::Job(Job::List(Box::new(listing(context.client, request, true)?))))
+}
+
+fn share(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {
+    let routes = context.replica.outbox().filter(|_| context.client.guest).map(|outbox| outbox.routes());
+    let asked_by_nodes = || Refusal::Denied("only nodes ask this of each other: ask list".into());
+    let routes = routes.ok_or_else(asked_by_nodes)?;
+    let up = request.get("up").unwrap_or_default();
+    let share = Share::decode(routes, request.get("first").unwrap_or_default(), up)
+        .ok_or_else(|| Refusal::bad_param("up", up, "who is there, as a member of this cluster says it"))?;
+    let search = Search::new(request.get("match"), number(request, "cursor")?.unwrap_or(0))
+        .with_prefix(request.get("prefix").unwrap_or_default())
+        .within(Some(share));
+    Ok(Next::Job(Job::Part(Box::new(Part {
+        search,
+        looks: number(request, "looks")?.unwrap_or(u64::MAX),
+        counts: request.get("counts").is_some(),
+        id: request.id,
+        lines: Vec::new(),
+        found: 0,
+    }))))
 }
 
 fn versions(context: &mut Context<'_>, request: &Request, _: Body<'_>) -> Result<Next, Refusal> {

@@ -5,6 +5,7 @@ use super::{Context, Next, ask, docs, subcommand, syntax};
 use crate::blob::Value;
 use crate::error::Refusal;
 use crate::job::Job;
+use crate::search::Search;
 
 /// Redis keeps strings up to this size in one allocation with their header, and tells so.
 const EMBSTR_MAX: usize = 44;
@@ -32,6 +33,10 @@ pub fn command(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusa
 }
 
 pub fn dbsize(context: &mut Context<'_>, _: Args<'_>) -> Result<Next, Refusal> {
+    if let Some(share) = context.share() {
+        let search = Search::new(None, 0).within(Some(share));
+        return Ok(Next::Job(Job::Count(Box::new(search), 0)));
+    }
     let keys = context.replica.store().usage().total().keys();
     context.reply().int(keys as i64);
     Ok(Next::Done)

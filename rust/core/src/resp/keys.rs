@@ -3,11 +3,13 @@
 use super::reply::Writer;
 use super::scan::Args;
 use super::{Context, Next, integer, syntax};
+use crate::config::Limits;
 use crate::error::Refusal;
-use crate::job::Job;
+use crate::job::{Found, Job};
 use crate::output::Output;
 use crate::replica::{Change, Lifetime};
 use crate::search::{Search, walk_ns};
+use crate::walk::{self, Question};
 
 /// The most keys one SCAN looks at, whatever COUNT says: other clients wait meanwhile.
 const SCAN_COUNT_MAX: i64 = 1000;
@@ -166,17 +168,25 @@ fn scan_options(args: Args<'_>) -> Result<ScanOptions<'_>, Refusal> {
     Ok(options)
 }
 
-pub fn scan(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+/// What SCAN asks for.
+pub fn scan_question(args: Args<'_>, limits: &Limits) -> Result<Question, Refusal> {
     let cursor = std::str::from_utf8(args.bytes(1)).ok().and_then(|text| text.parse().ok());
     let cursor: u64 = cursor.ok_or_else(|| Refusal::Syntax("invalid cursor".into()))?;
     let options = scan_options(args)?;
-    options.pattern.map_or(Ok(()), |pattern| check_pattern(context, pattern))?;
+    options.pattern.map_or(Ok(()), |pattern| check_pattern(limits, pattern))?;
+    let (pattern, count) = (options.pattern.map(<[u8]>::to_vec), options.count.min(SCAN_COUNT_MAX) as u64);
+    Ok(Question::Scan(walk::Scan { cursor, pattern, count, nothing: options.nothing }))
+}
+
+pub fn scan(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
+    let Question::Scan(asked) = scan_question(args, context.replica.limits())? else {
+        return Err(syntax());
+    };
     let (mut found, mut count) = (Output::default(), 0);
-    let mut search = Search::new(options.pattern, cursor);
-    let limit = options.count.min(SCAN_COUNT_MAX) as usize;
+    let mut search = Search::new(asked.pattern.as_deref(), asked.cursor).within(context.share());
     context.work_ns += search.made_ns();
-    context.work_ns += search.step(context.replica, context.now_ms, limit, |key| {
-        if !options.nothing {
+    context.work_ns += search.step(context.replica, context.now_ms, asked.count as usize, |key| {
+        if !asked.nothing {
             Writer { out: &mut found, resp3: false }.bulk(key);
             count += 1;
         }
@@ -190,8 +200,8 @@ pub fn scan(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> 
 }
 
 /// A pattern longer than any key is a mistake, or meant to keep the node busy.
-fn check_pattern(context: &Context<'_>, pattern: &[u8]) -> Result<(), Refusal> {
-    let limit = context.replica.limits().key_max;
+fn check_pattern(limits: &Limits, pattern: &[u8]) -> Result<(), Refusal> {
+    let limit = limits.key_max;
     if pattern.len() > limit {
         let length = pattern.len();
         return Err(Refusal::Syntax(format!("a pattern has at most {limit} bytes, this one has {length}")));
@@ -199,9 +209,16 @@ fn check_pattern(context: &Context<'_>, pattern: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What KEYS asks for.
+pub fn keys_question(args: Args<'_>, limits: &Limits) -> Result<Question, Refusal> {
+    check_pattern(limits, args.bytes(1))?;
+    Ok(Question::Keys(args.bytes(1).to_vec(), Found::default()))
+}
+
 pub fn keys(context: &mut Context<'_>, args: Args<'_>) -> Result<Next, Refusal> {
-    check_pattern(context, args.bytes(1))?;
-    Ok(Next::Job(Job::keys(args.bytes(1))))
+    check_pattern(context.replica.limits(), args.bytes(1))?;
+    let search = Search::new(Some(args.bytes(1)), 0).within(context.share());
+    Ok(Next::Job(Job::keys(search)))
 }
 
 /// Keys that have expired and are still there which RANDOMKEY passes over before it answers nothing.

@@ -11,10 +11,12 @@ pub mod scan;
 mod strings;
 pub mod table;
 
+use crate::config::Limits;
 use crate::context::Ask;
 pub use crate::context::Context;
 use crate::error::Refusal;
 use crate::job::Job;
+use crate::walk::Question;
 use reply::Writer;
 use scan::Args;
 
@@ -70,6 +72,18 @@ pub fn run(context: &mut Context<'_>, args: Args<'_>) -> Next {
         context.reply().refusal(&refusal);
         Next::Done
     })
+}
+
+/// What a command asks of all keys.
+///
+/// # Errors
+/// It is asked badly.
+pub fn question(args: Args<'_>, limits: &Limits) -> Result<Question, Refusal> {
+    match table::find(args.bytes(0)).map_or("", |spec| spec.name) {
+        "scan" => keys::scan_question(args, limits),
+        "keys" => keys::keys_question(args, limits),
+        _ => Ok(Question::Count(0)),
+    }
 }
 
 /// Redis's own words, which clients match on; of the arguments, as many as fit into 128 characters.

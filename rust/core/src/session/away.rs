@@ -12,6 +12,7 @@ use crate::replica::{Body, Replica};
 use crate::resp;
 use crate::resp::reply::Writer;
 use crate::resp::scan::Args;
+use crate::walk::Question;
 
 /// What a request comes to that does not run at once.
 pub(super) enum Away {
@@ -47,6 +48,11 @@ pub(super) fn away_resp(args: Args<'_>, client: &Client, world: &mut World<'_>) 
     let plan = Plan::resp(args, client, world.replica, outbox.routes());
     let away = match plan {
         Plan::Here => return None,
+        Plan::Walk => match resp::question(args, world.replica.limits()) {
+            Ok(question) => Away::Waits(Remote::walk(question, wire_resp(client), None, outbox)),
+            // It is refused where it would be without other nodes.
+            Err(_) => return None,
+        },
         Plan::Fetch => Away::Waits(Remote::fetch_resp(args, client, outbox)),
         Plan::There => Away::Waits(Remote::there_resp(args, client, outbox)),
         Plan::Moved => {
@@ -54,15 +60,21 @@ pub(super) fn away_resp(args: Args<'_>, client: &Client, world: &mut World<'_>) 
             Writer { out: world.out, resp3: client.resp3 }.refusal(&refusal);
             Away::Answered
         }
-        Plan::Split => match Remote::split_resp(args, client, outbox) {
-            Ok(remote) => Away::Waits(remote),
-            Err(refusal) => {
-                Writer { out: world.out, resp3: client.resp3 }.refusal(&refusal);
-                Away::Answered
-            }
-        },
+        Plan::Split => sent(Remote::split_resp(args, client, outbox), client, world),
+        Plan::Everywhere => sent(Remote::everywhere_resp(args, client, outbox), client, world),
     };
     Some((away, plan))
+}
+
+/// What was sent is waited for, unless it was refused.
+fn sent(remote: Result<Remote, Refusal>, client: &Client, world: &mut World<'_>) -> Away {
+    match remote {
+        Ok(remote) => Away::Waits(remote),
+        Err(refusal) => {
+            Writer { out: world.out, resp3: client.resp3 }.refusal(&refusal);
+            Away::Answered
+        }
+    }
 }
 
 /// The same for a request of the pipe protocol, which is given back if it runs here.
@@ -78,16 +90,31 @@ pub(super) fn away_pipe<'b>(
         Err(refusal) => Err((request, Err(refusal))),
         Ok(Plan::Fetch) => Ok(Remote::fetch_pipe(request, body.into_owned(), client, outbox)),
         Ok(Plan::There) => Ok(Remote::there_pipe(&request, &body, client, outbox)),
-        Ok(Plan::Here | Plan::Split | Plan::Moved) => Err((request, Ok(body))),
+        Ok(Plan::Walk) => match pipe::listing(client, &request, false) {
+            Err(refusal) => Err((request, Err(refusal))),
+            Ok(listing) => {
+                let wire = wire_pipe(client, &request);
+                Ok(Remote::walk(Question::List(listing), wire, request.id, outbox))
+            }
+        },
+        Ok(Plan::Here | Plan::Split | Plan::Everywhere | Plan::Moved) => Err((request, Ok(body))),
     }
 }
 
 impl Session {
+    /// A command waits for other nodes from now on.
+    pub(super) fn wait_for(&mut self, remote: Remote) -> Flow {
+        let flow = if remote.is_new() { Flow::Yield } else { Flow::Remote };
+        self.stage = Stage::Remote(Box::new(remote));
+        flow
+    }
+
     /// The cluster says something about the command that waits for it.
     pub fn handle_outcome(&mut self, outcome: Outcome, world: &mut World<'_>) -> Flow {
         let Stage::Remote(remote) = &mut self.stage else { return Flow::Read };
         match remote.take(outcome, world.out, world.replica) {
             Step::Waits => Flow::Remote,
+            Step::Yields => Flow::Yield,
             Step::Broken => self.over(Flow::Close),
             Step::Answered => {
                 if remote.keeps_request() {
@@ -97,6 +124,17 @@ impl Session {
             }
             Step::RunResp => self.run_fetched(world),
             Step::RunPipe(request, body) => self.run_fetched_pipe(&request, body, world),
+        }
+    }
+
+    /// Goes on, once the client has taken what it was told, with what other nodes have a say in.
+    pub(super) fn resume_remote(&mut self, world: &mut World<'_>) -> Flow {
+        world.begin(&self.client, None);
+        let Stage::Remote(remote) = &mut self.stage else { return Flow::Read };
+        match remote.go_on(world.replica, world.out) {
+            Step::Answered => self.answered(world),
+            Step::Yields => Flow::Yield,
+            _ => Flow::Remote,
         }
     }
 

@@ -183,7 +183,8 @@ impl Sending {
             match self.remote.take(outcome, world.out, world.replica) {
                 Step::Waits => {}
                 Step::Broken => return Flow::Close,
-                Step::Answered | Step::RunResp | Step::RunPipe(..) => return Flow::Read,
+                // A write is neither run here nor told in pieces.
+                Step::Answered | Step::Yields | Step::RunResp | Step::RunPipe(..) => return Flow::Read,
             }
         }
         *stage = Stage::Remote(Box::new(self.remote));

@@ -50,11 +50,14 @@ async def test_slots_cover_the_circle() -> None:
     found = parse_slots(wired(await ask(config, "SLOTS"), 2))
 
     ports = {"a": 1000, "b": 1001, "c": 1002}
+    heads = list(found.items())[: len(ports)]
+    assert {who["primary"][1] for _, who in heads} == set(ports.values())
     seen = 0
-    for (first, last), who in found.items():
+    for (first, last), who in sorted(found.items(), key=lambda item: item[0]):
         assert first == seen
         reachable = [ports[name] for name in table[first] if name in ports]
-        assert [port for _, port in [who["primary"], *who["replicas"]]] == reachable
+        named = [port for _, port in [who["primary"], *who["replicas"]]]
+        assert named == (reachable[:1] if ((first, last), who) in heads else reachable)
         assert who["primary"][0] == "127.0.0.1"
         seen = last + 1
     assert seen == SLOTS

@@ -78,16 +78,24 @@ class RedisCluster:
         return reply
 
     def _slots_reply(self) -> Reply:
-        """A list for each range of slots: first, last, and who keeps it; the one to write to comes first."""
+        """A list for each range of slots: first, last, and who keeps it; the one to write to comes first.
+
+        Here most members are a primary of some slots and a replica of others. redis-py takes each for what it
+        is when it is first named, and asks primaries alone for what all nodes must be asked: so one slot of
+        each member comes first, without replicas.
+        """
         down = frozenset(peer.member.name for peer in self._peers() if not peer.answers)
         if (
             self._slots is None or self._slots[0] != down
         ):  # up to 16384 ranges: made when somebody comes or goes
             nodes = self._endpoints()
             table = [self._reachable(names, down, nodes) for names in self._topology.shown]
-            reply: Reply = [
-                [first, last, *(nodes[name] for name in table[first])] for first, last in ranges(table)
-            ]
+            heads = {names[0]: slot for slot, names in reversed(list(enumerate(table)))}
+            reply: list[Reply] = [[slot, slot, nodes[name]] for name, slot in heads.items()]
+            for first, last in ranges(table):
+                start = first + (heads[table[first][0]] == first)
+                if start <= last:
+                    reply.append([start, last, *(nodes[name] for name in table[first])])
             self._slots = (down, reply)
         return self._slots[1]
 

@@ -20,6 +20,7 @@ pub mod once;
 pub mod outbox;
 pub mod output;
 pub mod pipe;
+pub mod plan;
 pub mod record;
 pub mod remote;
 pub mod replica;

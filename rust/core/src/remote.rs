@@ -1,5 +1,5 @@
-//! Commands in which other nodes have a say: which ones they are, and what a session keeps while they are
-//! away. Not the way there and back: that is the cluster's.
+//! Commands in which other nodes have a say: what a session keeps while they are away. Not which ones they
+//! are: that is the `plan`; and not the way there and back: that is the cluster's.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,39 +10,20 @@ use crate::client::Client;
 use crate::cluster::{Outcome, part_bytes, pieces};
 use crate::config::Limits;
 use crate::error::Refusal;
-use crate::keyspace::Acks;
 use crate::outbox::{Forward, Order, Outbox, Wire};
 use crate::output::Output;
 use crate::pipe::request::{Request, write_header};
+use crate::plan::{Plan, acks, keys, only_reads, reads};
 use crate::replica::{Body, Replica};
 use crate::resp::reply::Writer;
 use crate::resp::scan::{Arg, Args};
-use crate::resp::table::{self, Spec};
-use crate::routes::{MemberIndex, Routes};
+use crate::resp::table;
+use crate::routes::MemberIndex;
 use crate::slot::key_slot;
 use crate::walk::{self, Question, Walk};
 
 /// Keys of a command that is split by key: each is a request of its own.
 const PARTS_MAX: usize = 16_384;
-
-/// Where a command runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Plan {
-    /// Here.
-    Here,
-    /// Here, once other replicas have been asked for its keys.
-    Fetch,
-    /// On a node that keeps its key.
-    There,
-    /// Nowhere: the client is told where its key is kept.
-    Moved,
-    /// Each key where it is kept.
-    Split,
-    /// On every node.
-    Everywhere,
-    /// On all nodes, each of which has some of the keys.
-    Walk,
-}
 
 /// What is to be done once the nodes have answered.
 #[derive(Debug)]
@@ -107,115 +88,6 @@ pub enum Step {
     RunResp,
     /// This is to be run now.
     RunPipe(Box<Request>, Body<'static>),
-}
-
-impl Plan {
-    /// Where a request in Redis's protocol runs.
-    pub fn resp(args: Args<'_>, client: &Client, replica: &Replica, routes: &Routes) -> Plan {
-        let Some(spec) = table::find(args.bytes(0)).filter(|spec| spec.accepts(args.len())) else {
-            return Plan::Here;
-        };
-        if spec.keys.0 == 0 {
-            // Who follows redirects asks each node by itself.
-            let spread = !client.redirect && is_spread(client, replica, routes);
-            return match spec.name {
-                "dbsize" | "keys" | "scan" if spread => Plan::Walk,
-                "flushdb" | "flushall" if spread => Plan::Everywhere,
-                _ => Plan::Here,
-            };
-        }
-        if client.needs_password || routes.len() < 2 {
-            return Plan::Here;
-        }
-        // Another node has found out where it belongs: it goes no further.
-        if client.guest && !keys(spec, args).all(|key| routes.is_mine(key)) {
-            return Plan::Here;
-        }
-        let mut keys = keys(spec, args);
-        let Some(first) = keys.next() else { return Plan::Here };
-        let replicas = routes.replicas(first);
-        let one_place = keys.all(|key| routes.replicas(key) == replicas);
-        match (one_place, replicas.contains(&routes.me())) {
-            (true, false) if client.redirect && routes.door(first).is_some() => Plan::Moved,
-            (true, false) => Plan::There,
-            (false, _) if !self::keys(spec, args).all(|key| routes.is_mine(key)) => Plan::Split,
-            _ if !looks(spec, args) => Plan::Here,
-            _ if self::keys(spec, args).all(|key| is_known(key, routes.rules(key).read_acks, replica)) => {
-                Plan::Here
-            }
-            _ => Plan::Fetch,
-        }
-    }
-
-    /// Where a request in the pipe protocol runs.
-    ///
-    /// # Errors
-    /// It asks for confirmations in a way that there is not.
-    pub fn pipe(
-        request: &Request,
-        client: &Client,
-        replica: &Replica,
-        routes: &Routes,
-    ) -> Result<Plan, Refusal> {
-        let Some(spec) = request.spec else { return Ok(Plan::Here) };
-        if spec.name == "list" && is_spread(client, replica, routes) {
-            return Ok(Plan::Walk);
-        }
-        let Some(key) = request.get("name") else { return Ok(Plan::Here) };
-        let asked = acks(request)?;
-        if client.needs_password || routes.len() < 2 {
-            return Ok(Plan::Here);
-        }
-        if !routes.is_mine(key) {
-            return Ok(if client.guest { Plan::Here } else { Plan::There });
-        }
-        let looks = !spec.takes_value || request.get("if").or(request.get("if_version")).is_some();
-        let level = asked.filter(|_| only_reads(spec)).unwrap_or(routes.rules(key).read_acks);
-        let fetch = looks && !is_known(key, level, replica) && spec.name != "wait";
-        Ok(if fetch { Plan::Fetch } else { Plan::Here })
-    }
-}
-
-/// Whether a command about all keys is one for other nodes, too.
-fn is_spread(client: &Client, replica: &Replica, routes: &Routes) -> bool {
-    let alone = routes.keeps_all() && !replica.store().is_behind();
-    !alone && !client.guest && !client.needs_password
-}
-
-/// Whether this node may answer for `key` by itself.
-fn is_known(key: &[u8], level: Acks, replica: &Replica) -> bool {
-    level == Acks::One && !replica.lacks(key)
-}
-
-/// What a request asks of confirmations.
-///
-/// # Errors
-/// There is no such level.
-pub fn acks(request: &Request) -> Result<Option<Acks>, Refusal> {
-    let Some(value) = request.get("acks") else { return Ok(None) };
-    let fix = || Refusal::bad_param("acks", value, "one, quorum or all");
-    Acks::named(value).map(Some).ok_or_else(fix)
-}
-
-/// Whether a command of the pipe protocol writes nothing: then `acks` is about what it reads.
-fn only_reads(spec: &crate::pipe::commands::Spec) -> bool {
-    !spec.takes_value && spec.name != "delete"
-}
-
-/// Whether what a command does depends on what there is: that of a delete does, for where there is nothing
-/// nothing is deleted.
-fn looks(spec: &Spec, args: Args<'_>) -> bool {
-    let given = |name: &[u8]| (3..args.len()).any(|index| args.bytes(index).eq_ignore_ascii_case(name));
-    match spec.name {
-        "set" => [&b"nx"[..], b"xx", b"get", b"keepttl"].into_iter().any(given),
-        name => !matches!(name, "setex" | "psetex" | "mset"),
-    }
-}
-
-fn keys<'a>(spec: &Spec, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let (first, last, step) = spec.keys;
-    let end = if last < 0 { args.len() as i32 + last } else { last };
-    (first..=end).step_by(step.max(1) as usize).map(move |index| args.bytes(index as usize))
 }
 
 impl Remote {
@@ -562,10 +434,6 @@ pub fn wire_resp(client: &Client) -> Wire {
 /// How the reply to a request in the pipe protocol is written.
 pub fn wire_pipe(client: &Client, request: &Request) -> Wire {
     if client.framed || request.frame { Wire::PipeFramed } else { Wire::Pipe }
-}
-
-fn reads(spec: Option<&Spec>) -> bool {
-    spec.is_some_and(|spec| spec.flags.contains(&"readonly"))
 }
 
 /// Bytes that a client takes before the cluster is told: a part, of which several may be on their way.

@@ -29,8 +29,8 @@ pub struct Context<'t> {
 }
 
 impl Context<'_> {
-    /// Of which keys the client is told, if it asks every node for its own, as those do that follow redirects:
-    /// so it is told of each key once. `None` for all that this node keeps.
+    /// Of which keys the client is told, if it asks every node for its own, as those do that follow
+    /// redirects: so it is told of each key once. `None` for all that this node keeps.
     pub fn share(&self) -> Option<Share> {
         let routes = self.replica.outbox()?.routes();
         let asks_all = self.client.redirect && !self.client.guest && !routes.keeps_all();

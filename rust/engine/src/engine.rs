@@ -413,7 +413,7 @@ fn replica(
     Ok(replica.with_feed(Arc::new(feed)).with_siblings(Arc::new(siblings)).with_once(Arc::new(once)))
 }
 
-/// The order of keys follows from the cluster's secret: so its nodes have the same, and clients cannot know it.
+/// The order of keys follows from the cluster's secret: its nodes have the same, and clients cannot know it.
 fn hash_seed(secret: &[u8; 16]) -> u64 {
     DigestKey::new(secret).digest(b"turbopump/order-1", Default::default(), false) as u64
 }

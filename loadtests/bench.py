@@ -6,6 +6,7 @@ others disturbed is done again, and the quietest one counts.
 """
 
 import argparse
+import asyncio
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from inside import measure
 from machine import machine, servers
 from results import Results, page, ratios
 from servers import HERE, Server, recipes
@@ -43,6 +45,8 @@ def main() -> int:
             bench.workloads([workload for workload in WORKLOADS if workload.name in options.only])
             if "memory" in options.only:
                 bench.memory()
+            if "inside" in options.only:
+                bench.inside()
         except KeyboardInterrupt:
             print("bench: stopped", file=sys.stderr)
             return 130
@@ -57,7 +61,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    names = [*(workload.name for workload in WORKLOADS), "memory"]
+    names = [*(workload.name for workload in WORKLOADS), "memory", "inside"]
     cpus = [*sorted(os.sched_getaffinity(0))[:2], -1, -1]
     server_cpu, client_cpu = cpus[:2] if cpus[1] >= 0 else (-1, -1)
     parser = argparse.ArgumentParser(description="Measure a node beside redis-server and memcached.")
@@ -139,6 +143,12 @@ class Bench:
                 found = (server.resident_bytes() - idle) / MEMORY_KEYS
             self.results.bytes_per_key[name] = found
             print(f"  memory {name}: {found:.0f} bytes a key", flush=True)
+
+    def inside(self) -> None:
+        """Measures reads in a program of which the node is part: this one."""
+        self.results.inside = asyncio.run(measure())
+        for name, nanoseconds in self.results.inside.items():
+            print(f"  inside: {name}: {nanoseconds:.0f} ns", flush=True)
 
     def _turns(self, chosen: Sequence[Workload]) -> Iterator[tuple[Workload, str, str]]:
         for workload in chosen:

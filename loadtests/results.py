@@ -29,6 +29,7 @@ class Results:
 
     runs: defaultdict[tuple[str, str, str], list[Figures]] = field(default_factory=lambda: defaultdict(list))
     bytes_per_key: dict[str, float] = field(default_factory=dict)
+    inside: dict[str, float] = field(default_factory=dict)
 
     def add(self, workload: Workload, operation: str, server: str, figures: Figures) -> None:
         """Enters a run."""
@@ -137,7 +138,7 @@ def page(
     lines += ["", "## All figures", "", "Medians, and in brackets the least and the most of the runs.", ""]
     for workload in workloads:
         lines += _figures(results, workload)
-    lines += _memory(results)
+    lines += _memory(results) + _inside(results)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -177,4 +178,13 @@ def _memory(results: Results) -> list[str]:
         return []
     rows = [row(server, f"{size:.0f}") for server, size in results.bytes_per_key.items()]
     head = [f"### {MEMORY_KEYS:,} keys", "", row("server", MEMORY_FIGURE.title), row("---", "--:")]
+    return [*head, *rows, ""]
+
+
+def _inside(results: Results) -> list[str]:
+    if not results.inside:
+        return []
+    rows = [row(call, f"{nanoseconds:.0f}") for call, nanoseconds in results.inside.items()]
+    how = "A call from Python, the loop around it included. Of `Node.get` it must be less than 1,000 ns."
+    head = ["### In a program that the node is part of", "", how, "", row("call", "ns"), row("---", "--:")]
     return [*head, *rows, ""]

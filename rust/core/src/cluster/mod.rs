@@ -162,6 +162,8 @@ pub struct Cluster {
     notices: VecDeque<Notice>,
     /// When it began, on `Now::ms`.
     began_ms: Option<u64>,
+    /// When a peer last sent a write that somebody had just made.
+    fresh_ms: u64,
     now: Now,
 }
 
@@ -204,6 +206,7 @@ impl Cluster {
             done: VecDeque::new(),
             notices: VecDeque::new(),
             began_ms: None,
+            fresh_ms: 0,
             now: Now::default(),
         }
     }
@@ -377,6 +380,11 @@ impl Cluster {
         let healing = self.heal_some();
         self.peers.iter_mut().for_each(|peer| peer.send_batch(now.ms));
         hints || healing
+    }
+
+    /// When a peer last sent a write that somebody had just made, on `Now::ms`: clients are at work then.
+    pub fn fresh_ms(&self) -> u64 {
+        self.fresh_ms
     }
 
     /// The next message to a peer.

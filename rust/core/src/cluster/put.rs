@@ -271,6 +271,9 @@ impl Cluster {
         base: Option<Base>,
     ) -> Result<(), NotTaken> {
         self.peers[usize::from(peer)].entries_received += 1;
+        if let Some(Base { late: false, .. }) = base {
+            self.fresh_ms = self.now.ms;
+        }
         let store = self.replica.store();
         store.clock().observe(view.version.stamp, self.now.unix_ms);
         let mut cell = store.cell(key);

@@ -24,8 +24,8 @@ const STREAMS_MAX: usize = 64;
 /// it. Files and versions differ until somebody ends it, and who begins anew with the right one dials at
 /// once: so long are two apart where the one that began anew cannot dial.
 const REFUSED_MS: u64 = 10_000;
-/// While clients are at work, what nobody waits for gets one part of a node's time, and these many are others'.
-/// Healing then goes at some 300,000 small entries a second, and else at several times that.
+/// While clients are at work, what nobody waits for gets one part of a node's time, and these many are
+/// others'. Healing then goes at some 250,000 small entries a second, and else at several times that.
 const REST: u32 = 4;
 /// Who has asked for something asks again within this time.
 const ASKED_MS: u64 = 100;

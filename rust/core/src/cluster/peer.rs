@@ -320,7 +320,7 @@ impl Peer {
     pub fn confirm(&mut self, now_ms: u64, number: u64) -> Option<Batch> {
         let batch = self.unconfirmed.remove(&number)?;
         if matches!(batch.sent, Sent::Records(_)) {
-            self.takes = self.takes - self.takes / 8 + now_ms.saturating_sub(batch.sent_ms);
+            self.takes = self.takes - self.takes.div_ceil(8) + now_ms.saturating_sub(batch.sent_ms);
         }
         self.unconfirmed_bytes -= batch.sent.len();
         if let Some(under_way) = self.under_way_of(&batch) {
@@ -360,4 +360,27 @@ fn joined(all: Option<ExchangeStats>, one: ExchangeStats) -> Option<ExchangeStat
         wanted: all.wanted + one.wanted,
         equal_ms: all.equal_ms.min(one.equal_ms),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_it_takes_is_that_of_the_last_few_confirmations() {
+        let mut peer = Peer::new(&ClusterConfig::default(), Vec::new());
+        peer.welcomed();
+        let mut confirm_after = |took_ms| {
+            peer.put(0, b"record", None, true);
+            peer.send_batch(0);
+            assert_eq!(peer.takes_ms(3), (peer.takes / 8).max(3), "it has not confirmed yet");
+            assert!(peer.confirm(took_ms, peer.next_batch).is_some());
+            peer.takes_ms(took_ms)
+        };
+        let slow: Vec<u64> = (0..100).map(|_| confirm_after(20)).collect();
+        assert!(slow.last().is_some_and(|takes| (18..=20).contains(takes)), "{slow:?}");
+        // A millisecond now and then is what the clock's steps are, and no slow peer.
+        let soon: Vec<u64> = (0..1000).map(|at| confirm_after(u64::from(at % 8 == 0))).collect();
+        assert!(soon[100..].iter().all(|takes| *takes == 0), "{soon:?}");
+    }
 }

@@ -138,10 +138,12 @@ impl Cluster {
         Some(*ranks.select_nth_unstable(last).1)
     }
 
-    /// Orders peers: those that confirm soon come first, those that are not there last.
+    /// Orders peers: those that confirm soon come first, those that are not there last. Of equals each node
+    /// has others first, so that no member is everybody's.
     fn rank(&self, member: MemberIndex) -> (u64, MemberIndex) {
         let peer = &self.peers[usize::from(member)];
-        (if peer.is_up() { peer.takes_ms(self.now.ms) } else { u64::MAX }, member)
+        let after_me = member.wrapping_sub(self.routes.me());
+        (if peer.is_up() { peer.takes_ms(self.now.ms) } else { u64::MAX }, after_me)
     }
 
     /// Has the other replicas of a key know a write by its name.

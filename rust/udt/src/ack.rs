@@ -103,7 +103,7 @@ impl Received {
         let wait = match (at_once, packet.ack_now) {
             (true, _) => Duration::ZERO,
             // An answer that follows soon takes the acknowledgement with it.
-            (false, true) => (patience.few / 4).min(Duration::from_millis(1)),
+            (false, true) => patience.few.min(Duration::from_millis(1)),
             (false, false) if self.unacked >= STREAM => patience.stream,
             (false, false) => patience.few,
         };

@@ -215,6 +215,24 @@ def test_a_write_that_too_few_have_says_how_many(folder: Path, serve: Serve, lev
         assert client.get("key") == b"value"
 
 
+def test_an_immutable_value_is_confirmed_each_time_it_is_written(folder: Path, serve: Serve) -> None:
+    """Who was told that too few have it, and tries again, is not told otherwise before it is so."""
+    trio = Trio(folder, serve, keyspaces=[{"prefix": "", "writes": "immutable"}])
+    trio.kill("b")
+    trio.kill("c")
+    eventually(lambda: trio.nodes["a"].text().count("peer_down") == 2)
+    with trio.client("a") as client:
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="written on 1 of 3 replicas, 2 were asked for"):
+                client.put("key", "value")
+        trio.start("b")
+        eventually(lambda: trio.nodes["a"].text().count("peer_up") == 3)
+        version = client.put("key", "value")
+        assert client.put("key", "value") == version
+    with trio.client("b") as other:
+        assert other.get("key") == b"value"
+
+
 def test_a_write_is_done_once_by_whichever_nodes_it_is_sent_to(folder: Path, serve: Serve) -> None:
     """Also when the node that did it is gone."""
     trio = Trio(folder, serve)

@@ -496,7 +496,14 @@ impl Replica {
             let mut floor = Version::ZERO;
             if immutable {
                 match cell.view() {
-                    Some(view) if view.live(now_ms) == Some(value) => return Ok(view.version),
+                    Some(view) if view.live(now_ms) == Some(value) => {
+                        let version = view.version;
+                        // Who wrote it may have been told that the others do not have it.
+                        if let Some(outbox) = &self.outbox {
+                            outbox.wrote(cell.key(), None);
+                        }
+                        return Ok(version);
+                    }
                     Some(view) if view.live(now_ms).is_some() => {
                         return Err(Refusal::Immutable(view.version));
                     }

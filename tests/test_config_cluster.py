@@ -302,6 +302,7 @@ def test_the_engine_gets_the_cluster() -> None:
         "hints_max": 1 << 20,
         "message_max": 16384,
         "redirect": True,
+        "awake_us": 100,
         "layout_digest": layout_digest(config),
     }
     assert [member["name"] for member in members] == ["a", "b", "c"]

@@ -73,6 +73,13 @@ class Cluster(Section):
         description="Whether Redis clients that ask a node for a key it does not keep are sent to the owner "
         "with MOVED. Otherwise the node asks the owner itself, which every client understands.",
     )
+    stay_awake_us: int = Field(
+        default=100,
+        ge=0,
+        le=10_000,
+        description="Microseconds that a thread stays awake while a command waits for a member that answers "
+        "so soon: to fall asleep and be woken may take longer. 0 saves power.",
+    )
 
     def secret_file(self, member: str) -> Path:
         """Where a member has the secret that all share."""

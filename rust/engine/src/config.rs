@@ -1,6 +1,7 @@
 //! What an engine is started with. `turbopump/config.py` owns names, defaults and reasons.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use turbopump_core::cluster::ClusterConfig;
 use turbopump_core::config::Limits;
@@ -49,6 +50,8 @@ pub struct ClusterOptions {
     pub digest_secret: [u8; 16],
     /// Whether clients over TCP are told where a key is kept, rather than served from there.
     pub redirect: bool,
+    /// How long a reactor stays awake while a command waits for a peer nearby.
+    pub awake: Duration,
     /// What the cluster keeps to.
     pub cluster: ClusterConfig,
     /// What the transport keeps to.

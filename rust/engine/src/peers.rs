@@ -241,6 +241,11 @@ impl Peers {
         Ok(more || self.links.iter().any(|link| link.is_refused))
     }
 
+    /// Whether a command waits for a peer.
+    pub fn is_awaited(&self) -> bool {
+        self.cluster.is_awaited()
+    }
+
     /// A client asked for something at this time, on `Now::ms`.
     pub fn note_asked(&mut self, at_ms: u64) {
         self.asked_ms = self.asked_ms.max(at_ms);

@@ -95,6 +95,7 @@ impl Trio {
             shared: vec![(0, PresharedKey::new([9; 32]))],
             digest_secret: [3; 16],
             redirect: false,
+            awake: Duration::from_micros(100),
             cluster: ClusterConfig { sync_ms: 100, settle_ms: 100, ..ClusterConfig::default() },
             transport: turbopump_udt::Config::default(),
         };

@@ -161,6 +161,7 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
         shared: shared.into_iter().map(|(number, key)| (number, PresharedKey::new(key))).collect(),
         digest_secret: digest_secret(&options.take("digest_key")?),
         redirect: options.take("redirect")?,
+        awake: Duration::from_micros(options.take("awake_us")?),
         cluster: ClusterConfig {
             cluster: options.take("layout_digest")?,
             ack_timeout_ms: options.take("ack_timeout_ms")?,

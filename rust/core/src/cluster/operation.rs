@@ -115,6 +115,11 @@ pub struct Forwarded {
 }
 
 impl Cluster {
+    /// Whether a command waits for a peer.
+    pub fn is_awaited(&self) -> bool {
+        !(self.writes.is_empty() && self.fetches.is_empty() && self.forwards.is_empty())
+    }
+
     /// Notes a write that `waiter` waits for.
     pub(super) fn await_write(&mut self, waiter: Waiter, needed: usize, replicas: usize) -> Wait {
         let due_ms = self.now.ms + self.config.ack_timeout_ms;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use turbopump_core::cluster::{CALLS, Notice, Now, Outcome};
 use turbopump_core::waits::Waiter;
@@ -16,6 +17,30 @@ use crate::shared::Order;
 const TURNS: usize = 4;
 
 impl Reactor {
+    /// Waits until something happens, or something is due. While a command waits for a peer nearby, it stays
+    /// awake: to fall asleep and to be woken may take longer than the peer takes to answer.
+    pub(super) fn wait(&mut self, events: &mut mio::Events) -> io::Result<()> {
+        let sleep = self.sleep();
+        let is_awaited = self.peers.as_ref().is_some_and(|peers| peers.is_awaited());
+        let options = self.shared.config.cluster.as_ref().filter(|_| is_awaited && !sleep.is_zero());
+        let Some(awake) = options.map(|options| options.awake) else {
+            return self.poll.poll(events, Some(sleep));
+        };
+        let mut began = Instant::now();
+        while self.is_near && began.elapsed() < awake {
+            self.poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            // Whoever is to answer may be on this very CPU.
+            std::thread::yield_now();
+        }
+        began = Instant::now();
+        let result = self.poll.poll(events, Some(sleep));
+        self.is_near = began.elapsed() < awake;
+        result
+    }
+
     /// Makes this reactor the owner of the peers.
     ///
     /// # Errors

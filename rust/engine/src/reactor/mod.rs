@@ -71,6 +71,8 @@ pub struct Reactor {
     peers: Option<Box<Peers>>,
     /// The peers have more to do.
     peers_busy: bool,
+    /// When a command last waited for a peer, something came so soon that it pays to stay awake for it.
+    is_near: bool,
     /// What has come of the replies to calls of this process.
     replies: HashMap<u64, Vec<u8>>,
     poll: Poll,
@@ -108,6 +110,7 @@ impl Reactor {
             replica,
             peers: None,
             peers_busy: false,
+            is_near: false,
             replies: HashMap::new(),
             poll,
             connections: Connections::default(),
@@ -140,7 +143,7 @@ impl Reactor {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = mio::Events::with_capacity(POLL_EVENTS);
         while !self.stopped {
-            match self.poll.poll(&mut events, Some(self.sleep())) {
+            match self.wait(&mut events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }

@@ -15,7 +15,7 @@ use crate::record::{self, Base};
 use crate::replica::Body;
 use crate::routes::{MemberIndex, Routes};
 use crate::siblings::Sibling;
-use crate::store::Merged;
+use crate::store::{Merged, PREFETCH};
 use crate::version::Version;
 use crate::waits::Waiter;
 
@@ -240,20 +240,33 @@ impl Cluster {
         batch: u64,
         records: &Bytes,
     ) -> Result<(), record::RecordError> {
-        let mut refused = Vec::new();
-        for (place, record) in record::Reader::new(records).enumerate() {
-            let record = record?;
-            if let (true, Some(Value::Inline(name))) = (record.is_name, record.view.value) {
-                let known = self.replica.known_once();
-                known.keep(record.key, name, record.view.version, self.now.unix_ms);
-                continue;
+        let (mut refused, mut place) = (Vec::new(), 0);
+        let mut all = record::Reader::new(records);
+        loop {
+            let some = all.by_ref().take(PREFETCH).collect::<Result<Vec<_>, _>>()?;
+            if some.is_empty() {
+                break;
             }
-            if let Err(why) = self.arrive(peer, record.key, &record.view, record.base) {
-                refused.push((place as u32, why));
+            let keys: Vec<&[u8]> = some.iter().map(|record| record.key).collect();
+            self.replica.store().prefetch(&keys);
+            for record in some {
+                if let Err(why) = self.take_record(peer, &record) {
+                    refused.push((place, why));
+                }
+                place += 1;
             }
         }
         self.confirm_to(peer, batch, refused);
         Ok(())
+    }
+
+    fn take_record(&mut self, peer: MemberIndex, record: &record::Record<'_>) -> Result<(), NotTaken> {
+        if let (true, Some(Value::Inline(name))) = (record.is_name, record.view.value) {
+            let known = self.replica.known_once();
+            known.keep(record.key, name, record.view.version, self.now.unix_ms);
+            return Ok(());
+        }
+        self.arrive(peer, record.key, &record.view, record.base)
     }
 
     /// Tells a peer that what came under this number is merged, but for what is refused.

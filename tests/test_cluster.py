@@ -21,6 +21,7 @@ from conftest import Serve, Served, turn
 from turbopump import Client, Node
 from turbopump.config import load
 from turbopump.errors import ConflictError, UnavailableError
+from turbopump.transfer import CONGESTION
 
 NAMES = ("a", "b", "c")
 HERE = ("127.0.0.1",) * len(NAMES)
@@ -213,6 +214,17 @@ def test_a_write_that_too_few_have_says_how_many(folder: Path, serve: Serve, lev
         else:
             client.put("key", "value")
         assert client.get("key") == b"value"
+
+
+@pytest.mark.parametrize("congestion", CONGESTION)
+def test_who_sets_the_rate_between_nodes_is_chosen(folder: Path, serve: Serve, congestion: str) -> None:
+    """For all of them; and what it is, a status says."""
+    trio = Trio(folder, serve, cluster={"congestion": congestion})
+    with trio.client("a") as a, trio.client("b") as b:
+        a.put("key", bytes(1 << 20))
+        eventually(lambda: b.get("key") == bytes(1 << 20))
+    peers = [peer for peer in status(trio.nodes["a"])["peers"] if peer["state"] == "alive"]
+    assert [peer["congestion"] for peer in peers] == [congestion] * 2
 
 
 def test_an_immutable_value_is_confirmed_each_time_it_is_written(folder: Path, serve: Serve) -> None:

@@ -94,6 +94,7 @@ WRONG: dict[tuple[type[Section], str], list[Any]] = {
     (Cluster, "max_hints"): SIZES,
     (Cluster, "max_message"): [*SIZES, 4095, 16385],
     (Cluster, "redirect"): [0, "yes", None],
+    (Cluster, "congestion"): ["", "bbr2", 5, None],
     (Cluster, "stay_awake_us"): [-1, "1", 1.5, 10_001],
     (Member, "address"): ["", 5, "a" * 64, *HOSTS, *PORTS],
     (Member, "bind"): ["", "box1", "box1:1593", "10.0.0.1:x", 5],

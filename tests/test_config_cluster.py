@@ -282,7 +282,9 @@ SECRETS = Secrets("b", b"t" * 32, ((1, b"s" * 32), (0, b"r" * 32)), b"d" * 32)
 
 def test_the_engine_gets_the_cluster() -> None:
     """Members in the order of their names, which is how it counts them; its own key, and what all share."""
-    document = file(cluster={"sync_seconds": 0.5, "max_hints": "1MiB", "redirect": True})
+    document = file(
+        cluster={"sync_seconds": 0.5, "max_hints": "1MiB", "redirect": True, "congestion": "cubic"}
+    )
     document["members"].reverse()
     document["members"][0] |= {"weight": 5, "zone": "east"}
     config = parse(document)
@@ -302,6 +304,7 @@ def test_the_engine_gets_the_cluster() -> None:
         "hints_max": 1 << 20,
         "message_max": 16384,
         "redirect": True,
+        "congestion": "cubic",
         "awake_us": 100,
         "layout_digest": layout_digest(config),
     }

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -72,6 +72,11 @@ class Cluster(Section):
         default=False,
         description="Whether Redis clients that ask a node for a key it does not keep are sent to the owner "
         "with MOVED. Otherwise the node asks the owner itself, which every client understands.",
+    )
+    congestion: Literal["bbr", "cubic", "udt"] = Field(
+        default="bbr",
+        description="Who sets the rate of what a node sends to each other one: bbr keeps it where packets are "
+        "lost at random, cubic does as TCP does, udt as UDT did.",
     )
     stay_awake_us: int = Field(
         default=100,

@@ -111,6 +111,7 @@ def _cluster(config: Config, cluster: Cluster, member: Member, secrets: Secrets 
         "hints_max": cluster.max_hints,
         "message_max": cluster.max_message,
         "redirect": cluster.redirect,
+        "congestion": cluster.congestion,
         "awake_us": cluster.stay_awake_us,
         "layout_digest": layout_digest(config),
     }

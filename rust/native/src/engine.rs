@@ -364,7 +364,8 @@ fn peer<'py>(py: Python<'py>, info: &PeerInfo) -> PyResult<Bound<'py, PyDict>> {
     ];
     counts.into_iter().try_for_each(|(name, count)| dict.set_item(name, count))?;
     dict.set_item("loss", link.packets_lost as f64 / link.packets_sent.max(1) as f64)?;
-    dict.set_item("congestion", link.congestion)?;
+    dict.set_item("congestion", link.algorithm)?;
+    dict.set_item("congestion_state", link.congestion)?;
     dict.set_item("last_equal_ms", info.equal_ago_ms)?;
     dict.set_item("gc_held", info.holds_deletes)?;
     Ok(dict)

@@ -14,6 +14,7 @@ use turbopump_core::once::OnceLimits;
 use turbopump_core::siblings::SiblingLimits;
 use turbopump_core::version::Version;
 use turbopump_engine::config::{ClusterOptions, EngineConfig, Guests, MemberOptions};
+use turbopump_udt::config::Algorithm;
 use turbopump_udt::{PresharedKey, PrivateKey, PublicKey};
 
 use crate::error;
@@ -154,6 +155,7 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
     let shared: Vec<(u8, [u8; 32])> = options.take("psks")?;
     let members = options.take::<Vec<Bound<'_, PyDict>>>("members")?;
     let peer_timeout = Duration::from_millis(options.take("peer_timeout_ms")?);
+    let congestion: String = options.take("congestion")?;
     let made = ClusterOptions {
         members: members.iter().map(member).collect::<PyResult<_>>()?,
         bind: address("cluster.bind", options.take("bind")?)?,
@@ -173,6 +175,8 @@ fn cluster(dict: &Bound<'_, PyDict>) -> PyResult<ClusterOptions> {
         transport: turbopump_udt::Config {
             silence_max: peer_timeout,
             keep_alive: peer_timeout / 4,
+            congestion: Algorithm::named(&congestion)
+                .ok_or_else(|| error::option("cluster.congestion", "is cubic, bbr or udt"))?,
             ..turbopump_udt::Config::default()
         },
     };

@@ -75,8 +75,8 @@ class Cluster(Section):
     )
     congestion: Literal["bbr", "cubic", "udt"] = Field(
         default="bbr",
-        description="Who sets the rate of what a node sends to each other one: bbr keeps it where packets are "
-        "lost at random, cubic does as TCP does, udt as UDT did.",
+        description="Who sets the rate of what a node sends to each other one: bbr keeps it where packets "
+        "are lost at random, cubic does as TCP does, udt as UDT did.",
     )
     stay_awake_us: int = Field(
         default=100,

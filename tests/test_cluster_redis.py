@@ -78,6 +78,25 @@ def test_a_key_kept_elsewhere_is_answered_with_its_place(trio: Trio) -> None:
             assert wire.ask("GET", key) == b"$4\r\nkept\r\n"
 
 
+def test_who_is_gone_is_no_place_to_be_sent_to(trio: Trio) -> None:
+    """Then it is the next one that keeps the key, and the first again when that is back."""
+    key, stranger = next(strangers())
+    slot, (primary, second) = key_slot(key), owners(key)
+    to = {name: b"-MOVED %d 127.0.0.1:%d\r\n" % (slot, port_of(trio, name)) for name in (primary, second)}
+    with wire_to(trio, second) as wire:
+        assert wire.ask("SET", key, "kept") == b"+OK\r\n"
+    trio.kill(primary)
+    with wire_to(trio, stranger) as wire:
+        eventually(lambda: wire.ask("GET", key) == to[second])
+        assert slots_of(trio, stranger)[slot] == ("127.0.0.1", port_of(trio, second))
+        with wire_to(trio, second) as other:
+            assert other.ask("GET", key) == b"$4\r\nkept\r\n"
+        trio.start(primary)
+        eventually(lambda: wire.ask("GET", key) == to[primary])
+    with wire_to(trio, primary) as wire:
+        assert wire.ask("GET", key) == b"$4\r\nkept\r\n"
+
+
 def test_words_of_moving_slots_change_nothing(trio: Trio) -> None:
     """ASKING: no slot is on its way. READONLY: all that keep a key serve it anyway, and nobody else does."""
     key, stranger = next(strangers())

@@ -11,6 +11,7 @@ use super::{PEERS, PEERS_TIMER, Reactor};
 use crate::connection::Stage;
 use crate::events::Event;
 use crate::peers::Peers;
+use crate::sched::run_in_batches;
 use crate::shared::Order;
 
 /// Sends to the peers before the next wait: an answer lets a client go on, which may need another one.
@@ -62,10 +63,20 @@ impl Reactor {
     /// Lets the peers do what is due.
     pub(super) fn turn_peers(&mut self) -> io::Result<()> {
         let Some(mut peers) = self.peers.take() else { return Ok(()) };
+        self.give_way();
         let result = self.turn_of(&mut peers);
         self.peers = Some(peers);
         self.peers_busy = result?;
         Ok(())
+    }
+
+    /// A node that began blank and is being filled lets others on its box go first.
+    fn give_way(&mut self) {
+        let behind = self.replica.store().is_behind();
+        if behind != self.gives_way {
+            self.gives_way = behind;
+            run_in_batches(behind);
+        }
     }
 
     fn turn_of(&mut self, peers: &mut Peers) -> io::Result<bool> {

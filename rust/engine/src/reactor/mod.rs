@@ -73,6 +73,8 @@ pub struct Reactor {
     peers_busy: bool,
     /// When a command last waited for a peer, something came so soon that it pays to stay awake for it.
     is_near: bool,
+    /// It lets others on its box go first.
+    gives_way: bool,
     /// What has come of the replies to calls of this process.
     replies: HashMap<u64, Vec<u8>>,
     poll: Poll,
@@ -111,6 +113,7 @@ impl Reactor {
             peers: None,
             peers_busy: false,
             is_near: false,
+            gives_way: false,
             replies: HashMap::new(),
             poll,
             connections: Connections::default(),

@@ -247,8 +247,11 @@ impl Cluster {
             if some.is_empty() {
                 break;
             }
-            let keys: Vec<&[u8]> = some.iter().map(|record| record.key).collect();
-            self.replica.store().prefetch(&keys);
+            // One by itself waits for memory as long either way.
+            if some.len() > 1 {
+                let keys: Vec<&[u8]> = some.iter().map(|record| record.key).collect();
+                self.replica.store().prefetch(&keys);
+            }
             for record in some {
                 if let Err(why) = self.take_record(peer, &record) {
                     refused.push((place, why));
